@@ -48,7 +48,7 @@ from textwrap import dedent
 # CONSTANTS: the words that plots draw from
 # ======================================================================================
 
-END_OF_STORY = "<|endoftext|>"  # the line between two stories; 02 makes it one token
+END_OF_STORY = "<|endoftext|>"  # the line between two stories
 
 # No name ends in s: "Tess's" and "James'" are a lesson of their own.
 GIRLS = """

@@ -1,0 +1,109 @@
+"""What several test files share: the scripts as modules, and a small trained world."""
+import importlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "lessons")]
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+SCRIPTS = [
+    "01_bpe.py", "02_prepare.py", "03_model.py", "04_train.py", "05_eval.py",
+    "06_sample.py",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def bpe():
+    """Stage 1 as a module."""
+    return importlib.import_module("01_bpe")
+
+
+@pytest.fixture(scope="session")
+def gpt():
+    """Stage 3 as a module."""
+    return importlib.import_module("03_model")
+
+
+class Workshop:
+    """A copy of the course in a temporary folder, edited and run as a learner does it."""
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        for script in SCRIPTS:
+            shutil.copy(ROOT / script, self.folder)
+        ignore = shutil.ignore_patterns("__pycache__", "*.md", "images")
+        shutil.copytree(ROOT / "lessons", self.folder / "lessons", ignore=ignore)
+
+    def edit(self, script, **constants):
+        """Set constants at the top of a script, each by replacing its line."""
+        path = self.folder / script
+        lines = path.read_text("utf-8").splitlines(keepends=True)
+        for name, value in constants.items():
+            places = [i for i, line in enumerate(lines) if line.startswith(name + " = ")]
+            assert len(places) == 1, f"{name} stands {len(places)} times in {script}"
+            lines[places[0]] = f"{name} = {value!r}\n"
+        path.write_text("".join(lines), "utf-8")
+
+    def run(self, script, *arguments, timeout=300):
+        """Run a script; returns the finished process with stdout and stderr as text."""
+        return subprocess.run(
+            [sys.executable, script, *arguments],
+            cwd=self.folder, capture_output=True, text=True, timeout=timeout,
+        )  # fmt: skip
+
+    def refuses(self, script, *expected, arguments=()):
+        """Run a script that must stop with three lines, exit code 1 and no traceback."""
+        done = self.run(script, *arguments)
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr, done.stderr
+        lines = [line for line in done.stderr.splitlines() if line.strip()][-3:]
+        assert len(lines) == 3, done.stderr
+        for words in expected:
+            assert words in "\n".join(lines), f"{words!r} is not in: {lines}"
+        return lines
+
+
+@pytest.fixture
+def workshop(tmp_path):
+    """A fresh copy of the course, without artifacts."""
+    return Workshop(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def small_text():
+    """A practice text of 600 stories, enough for a tokenizer and a few steps."""
+    import practice_stories
+
+    return "".join(f"{story}\n<|endoftext|>\n" for story in practice_stories.stories(600))
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory, small_text):
+    """A folder in which stages 1 and 2 have run on the small text, vocabulary 400."""
+    shop = Workshop(tmp_path_factory.mktemp("prepared"))
+    (shop.folder / "text.txt").write_text(small_text, "utf-8")
+    shop.edit("01_bpe.py", TEXT="text.txt", VOCAB_SIZE=400, WORKERS=1)
+    shop.edit("02_prepare.py", VALID_SHARE=0.1, WORKERS=1)
+    for script in SCRIPTS[:2]:
+        done = shop.run(script)
+        assert done.returncode == 0, done.stderr
+    return shop.folder
+
+
+@pytest.fixture
+def small_tokenizer(prepared):
+    """Gives a workshop the text and the artifacts of stages 1 and 2 of `prepared`."""
+
+    def give(workshop):
+        shutil.copytree(prepared / "artifacts", workshop.folder / "artifacts")
+        shutil.copy(prepared / "text.txt", workshop.folder)
+        workshop.edit("01_bpe.py", TEXT="text.txt", VOCAB_SIZE=400, WORKERS=1)
+        return workshop
+
+    return give

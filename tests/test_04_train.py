@@ -1,0 +1,420 @@
+"""Stage 4: the step, the order of the stories, and a run that survives everything."""
+import csv
+import doctest
+import importlib
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+SMALL = {"vocab_size": 400, "context": 32, "n_layer": 1, "n_head": 1, "n_embd": 32}
+
+
+@pytest.fixture(scope="session")
+def train():
+    """Stage 4 as a module."""
+    return importlib.import_module("04_train")
+
+
+@pytest.fixture
+def plan():
+    return {"steps": 10, "max_lr": 1e-3, "accumulate": 1, "micro_batch": 4}
+
+
+def test_the_examples_in_the_docstrings_are_true(train):
+    outcome = doctest.testmod(train)
+    assert outcome.attempted >= 2 and outcome.failed == 0
+
+
+# ------------------------------------------------------------------------------- rate
+
+
+def test_the_rate_rises_once_falls_once_and_ends_at_a_tenth(train):
+    rates = [train.learning_rate(step, 1000, 0.004, 0.05) for step in range(1000)]
+    top = rates.index(max(rates))
+    assert top == 49 and rates[top] == 0.004  # 5 % of 1,000 steps, the last of the rise
+    assert rates[: top + 1] == sorted(rates[: top + 1])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+    assert rates[0] > 0 and rates[-1] == pytest.approx(0.0004, rel=1e-3)
+
+
+def test_a_run_of_one_step_has_a_rate(train):
+    assert train.learning_rate(0, 1, 0.5, 0.05) == 0.5
+
+
+# ------------------------------------------------------------------------------- data
+
+
+@pytest.fixture
+def numbered(tmp_path):
+    """30 stories of 10 ids; story s is BOS, then s * 100 + 1..8, then EOS."""
+    stories = [[2, *range(s * 100 + 10, s * 100 + 18), 3] for s in range(30)]
+    path = tmp_path / "train.bin"
+    np.array(stories, dtype="<u2").tofile(path)
+    return path
+
+
+def test_the_target_of_each_token_is_the_next_one(train, numbered):
+    x, y = train.Batches(numbered, context=12, seed=1).batch(0, 4)
+    assert x.shape == y.shape == (4, 12)
+    assert torch.equal(x[:, 1:], y[:, :-1])
+
+
+def test_every_text_begins_with_a_story(train, numbered):
+    x, _ = train.Batches(numbered, context=12, seed=1).batch(3, 4)
+    assert x[:, 0].tolist() == [2, 2, 2, 2]
+
+
+def test_each_story_comes_once_before_any_comes_twice(train, numbered):
+    batches = train.Batches(numbered, context=12, seed=1)
+    count = len(batches.starts)  # 28: the last two stories have no 13 tokens left
+    assert count == 28
+    firsts = [batches.batch(n, 4)[0][:, 1].tolist() for n in range(2 * count // 4)]
+    seen = sum(firsts, [])
+    assert len(set(seen[:count])) == count and len(set(seen[count:])) == count
+    assert seen[:count] != seen[count:], "the second pass should have another order"
+
+
+def test_batch_n_is_the_same_in_every_run_whatever_came_before(train, numbered):
+    one, other = (train.Batches(numbered, context=12, seed=5) for _ in range(2))
+    for n in range(9):
+        one.batch(n, 4)
+    assert torch.equal(one.batch(11, 4)[0], other.batch(11, 4)[0])
+    third = train.Batches(numbered, context=12, seed=6)
+    assert not torch.equal(other.batch(11, 4)[0], third.batch(11, 4)[0])
+
+
+# ------------------------------------------------------------------------------- step
+
+
+def test_two_passes_of_half_a_batch_step_like_one_pass_of_the_whole(
+    train, gpt, numbered, plan
+):
+    weights = []
+    for micro, passes in [(8, 1), (4, 2), (1, 8)]:
+        torch.manual_seed(0)
+        model = gpt.GPT(SMALL | {"vocab_size": 4000, "context": 12})
+        batches = train.Batches(numbered, context=12, seed=1)
+        optimizer = train.make_optimizer(model)
+        this = plan | {"accumulate": passes, "micro_batch": micro}
+        for step in range(3):
+            cpu = torch.device("cpu")
+            loss, _ = train.train_step(model, optimizer, batches, step, this, cpu)
+        weights.append([loss, *(weight.detach() for weight in model.parameters())])
+    torch.testing.assert_close(weights[0], weights[1], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(weights[0], weights[2], rtol=1e-3, atol=1e-4)
+
+
+def test_only_matrices_decay(train, gpt):
+    model = gpt.GPT(SMALL)
+    decayed, free = train.make_optimizer(model).param_groups
+    assert {w.dim() for w in decayed["params"]} == {2} and decayed["weight_decay"] > 0
+    assert {w.dim() for w in free["params"]} == {1} and free["weight_decay"] == 0
+    together = len(decayed["params"]) + len(free["params"])
+    assert together == len(list(model.parameters()))
+
+
+def test_a_gradient_is_never_followed_further_than_length_one(train, gpt, numbered, plan):
+    torch.manual_seed(0)
+    model = gpt.GPT(SMALL | {"vocab_size": 4000, "context": 12})
+    for weight in model.parameters():
+        weight.data *= 20  # far from anything sensible: steep
+    batches = train.Batches(numbered, context=12, seed=1)
+    lengths = []
+
+    class Watch:  # an optimizer that only looks
+        param_groups = [{}]
+
+        def step(self):
+            squares = sum(w.grad.square().sum() for w in model.parameters())
+            lengths.append(squares.sqrt().item())
+
+        def zero_grad(self, set_to_none):
+            pass
+
+    cpu = torch.device("cpu")
+    _, norm = train.train_step(model, Watch(), batches, 0, plan, cpu)
+    assert norm > 1 and lengths[0] == pytest.approx(1.0, rel=1e-3)
+
+
+def test_one_batch_can_be_learnt_by_heart(train, gpt, numbered, plan):
+    # If the loop is right, a model forced to see one batch only must come to know it.
+    torch.manual_seed(0)
+    model = gpt.GPT(SMALL | {"vocab_size": 4000, "context": 12})
+    batches = train.Batches(numbered, context=12, seed=1)
+    same = batches.batch(0, 4)
+    batches.batch = lambda n, size: same
+    optimizer = train.make_optimizer(model)
+    cpu, this = torch.device("cpu"), plan | {"steps": 100, "max_lr": 1e-2}
+    for step in range(100):
+        loss, _ = train.train_step(model, optimizer, batches, step, this, cpu)
+    assert loss < 0.1 < math.log(4000)
+
+
+# -------------------------------------------------------------------------------- run
+
+
+@pytest.fixture
+def ready(workshop, small_tokenizer):
+    """A workshop with a tiny model, in which stage 4 trains for a few seconds."""
+    shop = small_tokenizer(workshop)
+    shop.edit("03_model.py", SIZE=(1, 1, 32, 64))
+    assert shop.run("03_model.py").returncode == 0
+    shop.edit("04_train.py", TOKENS=64 * 4 * 60, MICRO_BATCH=4, ACCUMULATE=1)
+    shop.edit("04_train.py", MAX_LR=0.01, EVALUATIONS=3, DROPOUT=0.1)
+    return shop
+
+
+def outcome(shop):
+    """log.csv and the weights of a finished run."""
+    folder = shop.folder / "artifacts/04_train"
+    last = torch.load(folder / "last.pt", weights_only=True)
+    return (folder / "log.csv").read_text(), last["weights"]
+
+
+def test_a_run_learns_speaks_and_leaves_everything_behind(ready):
+    done = ready.run("04_train.py")
+    assert done.returncode == 0, done.stderr
+    log, weights = outcome(ready)
+    rows = list(csv.DictReader(log.splitlines()))
+    assert float(rows[0]["train_loss"]) == pytest.approx(math.log(400), abs=0.3)
+    assert float(rows[-1]["train_loss"]) < 4.5
+    assert sum(1 for row in rows if row["valid_loss"]) == 3
+    assert done.stdout.count("It says:") == 3
+    assert done.stdout.rstrip().endswith("Next: python 05_eval.py")
+    # 4 bytes per weight, and 8 more for the two averages that AdamW keeps of each.
+    best = os.path.getsize(ready.folder / "artifacts/04_train/best.pt")
+    count = sum(weight.numel() for weight in weights.values())
+    assert 4 * count < best < 4 * count + 20_000
+
+
+def test_a_finished_run_says_so_and_trains_no_more(ready):
+    ready.run("04_train.py")
+    before = outcome(ready)[0]
+    done = ready.run("04_train.py")
+    assert done.returncode == 0 and "has finished" in done.stdout
+    assert outcome(ready)[0] == before
+
+
+def test_another_constant_makes_another_run_and_keeps_the_old_one(ready):
+    ready.run("04_train.py")
+    ready.edit("04_train.py", MAX_LR=0.005)
+    done = ready.run("04_train.py")
+    assert "these changed: max_lr" in done.stdout
+    assert (ready.folder / "artifacts/04_train.1/best.pt").exists()
+    assert (ready.folder / "artifacts/04_train/best.pt").exists()
+
+
+# Loads torch once, then starts the training again and again in children that can be
+# killed. A line per child: the seconds after which it is to be killed, or 0 for never.
+KILLER = """
+import importlib, os, signal, sys, time
+sys.path.insert(0, ".")
+train = importlib.import_module("04_train")
+sys.stdout = sys.stderr = open(os.devnull, "w")
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        train.main()
+        os._exit(0)
+    if float(line):
+        time.sleep(float(line))
+        os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+"""
+
+
+def test_killed_twenty_times_a_run_ends_as_if_nothing_had_happened(ready):
+    # With SAVE_MINUTES = 0 every step is saved, so many kills fall into a write.
+    ready.edit("04_train.py", SAVE_MINUTES=0)
+    assert ready.run("04_train.py").returncode == 0
+    log, weights = outcome(ready)
+    os.rename(ready.folder / "artifacts/04_train", ready.folder / "first")
+    dice = np.random.default_rng(1)
+    moments = [*dice.uniform(0.05, 1.2, size=20), 0]
+    subprocess.run(
+        [sys.executable, "-c", KILLER],
+        cwd=ready.folder, input="".join(f"{m}\n" for m in moments), text=True,
+        check=True, timeout=120, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    log_again, weights_again = outcome(ready)
+    assert log_again == log
+    assert all(torch.equal(weights[name], weights_again[name]) for name in weights)
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(ready):
+    ready.edit("04_train.py", TOKENS=64 * 4 * 100_000)
+    process = subprocess.Popen(
+        [sys.executable, "04_train.py"],
+        cwd=ready.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    for line in process.stdout:
+        if line.startswith("[start]"):
+            break
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and "Traceback" not in errors
+    assert errors.rstrip().endswith("Go on: python 04_train.py")
+    last = torch.load(ready.folder / "artifacts/04_train/last.pt", weights_only=True)
+    assert f"Step {last['step']:,} of" in errors and last["step"] > 0
+
+
+# ------------------------------------------------------------------------- bad inputs
+
+
+@pytest.mark.parametrize(
+    "constant, value, words",
+    [
+        ("TOKENS", "many", "TOKENS = 'many'"),
+        ("TOKENS", 0, "from 1 to"),
+        ("MICRO_BATCH", 2.5, "a whole number"),
+        ("MAX_LR", -1e-3, "MAX_LR = -0.001"),
+        ("WARMUP", 2.0, "0.0 to 0.9"),
+        ("DROPOUT", 1.0, "DROPOUT = 1.0"),
+        ("PRECISION", "float16", "'float32', 'bfloat16'"),
+        ("COMPILE", "yes", "False, True"),
+        ("DEVICE", "tpu", "'auto', "),
+    ],
+)
+def test_constants_that_cannot_be_are_refused_by_name(
+    train, monkeypatch, constant, value, words
+):
+    monkeypatch.setattr(train, constant, value)
+    with pytest.raises(SystemExit) as stopped:
+        train.check_constants()
+    what, why, command = str(stopped.value).split("\n")
+    assert words in what + why and command.endswith("python 04_train.py")
+
+
+def test_without_a_model_stage_4_names_stage_3(workshop, small_tokenizer):
+    shop = small_tokenizer(workshop)
+    shop.refuses("04_train.py", "model.pt is missing", "python 03_model.py")
+
+
+def test_without_tokens_stage_4_names_stage_2(ready):
+    os.remove(ready.folder / "artifacts/02_prepare/train.bin")
+    ready.refuses("04_train.py", "train.bin is missing", "python 02_prepare.py")
+
+
+def test_a_model_cut_short_is_named(ready):
+    path = ready.folder / "artifacts/03_model/model.pt"
+    path.write_bytes(path.read_bytes()[:20_000])
+    ready.refuses("04_train.py", "model.pt cannot be read", "python 03_model.py")
+
+
+def test_tokens_cut_short_are_named(ready):
+    path = ready.folder / "artifacts/02_prepare/train.bin"
+    path.write_bytes(path.read_bytes()[:-100])
+    ready.refuses("04_train.py", "train.bin is damaged", "python 02_prepare.py")
+
+
+def test_a_checkpoint_cut_short_is_named_and_not_overwritten(ready):
+    assert ready.run("04_train.py").returncode == 0
+    path = ready.folder / "artifacts/04_train/last.pt"
+    path.write_bytes(path.read_bytes()[:9_999])
+    ready.refuses("04_train.py", "last.pt cannot be read", "rm -r artifacts/04_train")
+    assert path.stat().st_size == 9_999
+
+
+def test_artifacts_of_two_tokenizers_are_not_mixed(ready):
+    ready.edit("01_bpe.py", VOCAB_SIZE=380)
+    assert ready.run("01_bpe.py").returncode == 0
+    ready.refuses("04_train.py", "another tokenizer", "python 02_prepare.py")
+    assert ready.run("02_prepare.py").returncode == 0
+    ready.refuses("04_train.py", "model.pt was made", "python 03_model.py")
+
+
+def test_a_text_shorter_than_the_context_is_refused(ready):
+    ready.edit("03_model.py", SIZE=(1, 1, 32, 8192))
+    ready.edit("02_prepare.py", VALID_SHARE=0.01)
+    for script in ("02_prepare.py", "03_model.py"):
+        assert ready.run(script).returncode == 0
+    ready.refuses("04_train.py", "valid.bin is too short", "a shorter context")
+
+
+def test_two_runs_in_one_folder_are_not_allowed(ready):
+    import machine
+
+    with machine.lock(ready.folder / "artifacts/04_train.lock", "04_train.py"):
+        ready.refuses("04_train.py", "Another 04_train.py is running", "Ctrl-C")
+
+
+def test_a_loss_that_explodes_stops_the_run_and_keeps_the_last_good_file(ready):
+    # Not a number in the weights is what an exploded step leaves behind.
+    path = ready.folder / "artifacts/03_model/model.pt"
+    content = torch.load(path, weights_only=True)
+    assert ready.run("04_train.py").returncode == 0
+    good = (ready.folder / "artifacts/04_train/best.pt").read_bytes()
+    ready.edit("04_train.py", START_FROM="broken.pt")
+    content["weights"]["ln_f.weight"] *= math.nan
+    torch.save(content, ready.folder / "broken.pt")
+    ready.refuses("04_train.py", "exploded", "Halve MAX_LR")
+    assert (ready.folder / "artifacts/04_train.1/best.pt").read_bytes() == good
+
+
+def test_a_full_disk_does_not_end_the_training(train, gpt, prepared, monkeypatch, capsys):
+    def no_room(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(train.machine, "save_checkpoint", no_room)
+    valid = train.Batches(prepared / "artifacts/02_prepare/valid.bin", 32, 0)
+    monkeypatch.setattr(train.bpe, "OUT", prepared / "artifacts/01_bpe")
+    tokenizer = train.bpe.Tokenizer.load(prepared / "artifacts/01_bpe/tokenizer.json")
+    plan = {"steps": 4, "max_lr": 1e-3, "accumulate": 1, "micro_batch": 2}
+    plan["tokens_per_step"] = 64
+    model, cpu = gpt.GPT(SMALL), torch.device("cpu")
+    run = train.Run(model, tokenizer, valid, plan, identity={}, device=cpu)
+    run.train(valid, last=None)
+    assert run.step == 4
+    assert "not saved" in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------------------- devices
+
+
+class Pretender:
+    """A device that is called mps and computes on the CPU: for what no Mac is needed."""
+
+    type = "mps"
+
+
+def test_a_device_that_computes_something_else_is_refused(train, gpt, monkeypatch):
+    import copy
+
+    class Wrong(gpt.GPT):
+        def to(self, device):
+            if device is elsewhere:
+                self.h[0].mlp.c_fc.weight.data *= 1.5
+            return self
+
+    elsewhere = torch.device("cpu", 0)
+    monkeypatch.setattr(copy, "deepcopy", lambda model: model)
+    x = torch.randint(400, (2, 8))
+    model = Wrong(SMALL)
+    for weight in model.parameters():
+        weight.data *= 10
+    with pytest.raises(SystemExit, match="computes something else"):
+        train.machine.check_device(model, x, x, elsewhere, gpt.check_causality)
+
+
+def test_apple_limits_are_kept(train):
+    for rows, vocabulary in [(32_767, 100), (100, 40_000)]:
+        with pytest.raises(SystemExit, match="Too large for an Apple GPU"):
+            train.machine.check_limits(Pretender, rows, vocabulary)
+    train.machine.check_limits(Pretender, 16_384, 8_192)  # 64 x 256 tokens is safe
+
+
+def test_the_faster_device_wins_and_both_times_are_told(train, monkeypatch, capsys):
+    names = [torch.device("mps"), torch.device("cpu")]
+    monkeypatch.setattr(train.machine, "devices", lambda: names)
+    times = {"mps": 0.2, "cpu": 0.1}
+    chosen, seconds = train.machine.choose_device("auto", lambda d: times[d.type])
+    assert (chosen.type, seconds) == ("cpu", 0.1)
+    assert "mps 0.200 s, cpu 0.100 s" in capsys.readouterr().out

@@ -1,0 +1,194 @@
+"""tokens.html cuts text exactly as Python does, and shows any text as text.
+
+The page of stage 1 has a tokenizer of its own, in JavaScript. Here a copy of the page
+gets one more script, which runs that tokenizer and writes what it found into the page;
+headless Chromium opens it and prints the page as it stands then (--dump-dom).
+"""
+import html
+import json
+import random
+import re
+import shutil
+import subprocess
+import unicodedata
+from collections import Counter
+from pathlib import Path
+
+import plumbing
+import practice_stories
+import pytest
+import regex
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "lessons" / "pages" / "tokens.html"
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run"
+    " --disable-background-networking --disable-component-update --disable-sync"
+    " --enable-logging=stderr --virtual-time-budget=60000 --dump-dom"
+).split()
+
+# What would end the page's script, and its page, if a text could.
+NASTY = "Tom:</script><script>document.title = 'broken'</script><!-- <b>Ow</b> &lt;"
+# The blanks of the regex module; JavaScript's \s lacks U+0085 and has U+FEFF.
+BLANKS = "\t\n\x0b\x0c\r \x85\xa0\u1680\u2000\u200a\u2028\u2029\u202f\u205f\u3000"
+NO_BLANKS = "\ufeff\u200b\u180e\x1c\x1d\x1e\x1f\x00\x7f"  # though some say they are
+
+
+@pytest.fixture(scope="module")
+def world(bpe, tmp_path_factory):
+    """(tokenizer, piece counts, the page's data, the filled page), from 300 stories."""
+    stories = [*practice_stories.stories(300, seed=5)]
+    stories += [NASTY, "Naïve café – 3½ €. 🙂\n\n\tx"]
+    find = regex.compile(bpe.GPT2_PATTERN).findall
+    piece_counts = Counter(piece for story in stories for piece in find(story))
+    tokenizer, merge_counts = bpe.train(piece_counts, 900, 2)
+    data = bpe.page_data(tokenizer, merge_counts, piece_counts, stories[-8:])
+    page = tmp_path_factory.mktemp("page") / "tokens.html"
+    plumbing.fill_page("tokens.html", data, page)
+    return tokenizer, piece_counts, data, page
+
+
+def run_in_page(page, script, folder):
+    """Open the page with one script more; returns what that script returns, and the
+    whole page as text. Nothing may be written to the browser's console."""
+    if not CHROMIUM:
+        pytest.skip("no Chromium to open the page with")
+    more = (
+        "<script>const answer = (() => {" + script + "})();\n"
+        "const place = document.createElement('pre'); place.id = 'answer';\n"
+        "place.textContent = JSON.stringify(answer); document.body.append(place);"
+        "</script>"
+    )
+    source = page.read_text("utf-8")
+    head, tail = source.rsplit("</body>", 1)
+    copy = folder / "with_script.html"
+    copy.write_text(head + more + "</body>" + tail, "utf-8")
+    profile = f"--user-data-dir={folder / 'profile'}"
+    done = subprocess.run(
+        [CHROMIUM, *FLAGS, profile, copy.as_uri()], capture_output=True, timeout=120
+    )
+    said = done.stderr.decode("utf-8", "replace")
+    assert "CONSOLE" not in said, said
+    dom = done.stdout.decode("utf-8")
+    answer = re.search(r'<pre id="answer">(.*?)</pre>', dom, re.DOTALL)
+    assert answer, f"the page came to no end:\n{said}\n{dom[-2000:]}"
+    return json.loads(html.unescape(answer[1])), dom
+
+
+def as_js(value):
+    """A Python value as JavaScript source that cannot end the script element."""
+    return json.dumps(value).replace("<", "\\u003c")
+
+
+def hostile_strings(count):
+    """Strings made to tell two tokenizers apart, always the same ones."""
+    dice = random.Random(20)
+    # Only characters that every Unicode since Python 3.10's knows, so that both sides
+    # agree on which are letters.
+    anything = [
+        chr(c)
+        for c in range(0x110000)
+        if unicodedata.category(chr(c)) not in ("Cn", "Cs", "Co")
+    ]
+    kinds = [
+        lambda: dice.choice(BLANKS) * dice.randint(1, 4),
+        lambda: dice.choice(NO_BLANKS),
+        lambda: dice.choice(anything),
+        lambda: dice.choice(["'s", "'S", "'ll", "'re", "'", "'ve ", "’s", "''d", "'t"]),
+        lambda: dice.choice(["<PAD>", "<EOS>", "<|endoftext|>", "</script>", "<!--"]),
+        lambda: dice.choice(["e\u0301", "\u0301", "\u200d", "👨‍👩‍👧", "👍🏽", "שלום"]),
+        lambda: dice.choice(["\ud800", "\udc00", "\ud83d\ude42", "\udc00\ud800"]),
+        lambda: dice.choice(["aaaa", "the", "Once upon", " a", "...", "ⅷ", "٣", "12"]),
+    ]
+    return ["".join(dice.choice(kinds)() for _ in range(dice.randint(0, 12)))
+            for _ in range(count)]  # fmt: skip
+
+
+def well_formed(text):
+    """Half characters become U+FFFD, as in the page: UTF-8 has no bytes for them."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def test_the_page_cuts_a_thousand_strings_as_python_does(world, tmp_path):
+    tokenizer, _, data, page = world
+    strings = hostile_strings(900) + [story for story, _ in data["stories"]]
+    strings += [blank + "x" + blank for blank in BLANKS + NO_BLANKS]
+    strings += practice_stories.stories(1000 - len(strings), seed=6)
+    assert len(strings) == 1000
+    script = f"return {as_js(strings)}.map((text) => window.encode(text));"
+    answer, _ = run_in_page(page, script, tmp_path)
+    differ = [
+        (text, theirs, ours)
+        for text, theirs in zip(strings, answer)
+        if theirs != (ours := tokenizer.encode(well_formed(text)))
+    ]
+    assert not differ, f"{len(differ)} of 1000, the first: {differ[0]}"
+
+
+def test_with_fewer_merges_the_page_cuts_as_a_smaller_tokenizer_would(
+    bpe, world, tmp_path
+):
+    tokenizer, _, data, page = world
+    story = data["stories"][0][0]
+    script = f"return [0, 1, 10, 200].map((n) => encode({as_js(story)}, n));"
+    answer, _ = run_in_page(page, script, tmp_path)
+    for merges, ids in zip([0, 1, 10, 200], answer):
+        smaller = bpe.Tokenizer(tokenizer.token_bytes, tokenizer.merges[:merges])
+        assert ids == smaller.encode(story)
+    assert len(answer[0]) == len(story.encode())  # no merges: a token is a byte
+
+
+def test_a_story_with_script_tags_stays_a_story(world, tmp_path):
+    _, _, data, page = world
+    number = [story for story, _ in data["stories"]].index(NASTY)
+    script = (
+        f"chooseStory({number}); const all = (tag) => document.querySelectorAll(tag);"
+        " return [document.title, $('story').textContent, all('script').length,"
+        " all('#story *:not(.token)').length];"
+    )
+    (title, shown, scripts, others), _ = run_in_page(page, script, tmp_path)
+    assert title == "Tokens"
+    assert shown == NASTY
+    assert scripts == 2  # the page's own and the test's
+    assert others == 0  # no element but the coloured tokens
+
+
+def test_every_merge_tree_ends_in_the_bytes_of_its_token(world, tmp_path):
+    _, _, data, page = world
+    script = """
+        return tokens.map((_, id) => {
+          choose(id);
+          const leaves = document.querySelectorAll("#bricks .leaf small");
+          return [...leaves].map((leaf) => leaf.textContent).join("");
+        });"""
+    answer, _ = run_in_page(page, script, tmp_path)
+    assert answer[:4] == [""] * 4  # special tokens are made of nothing
+    assert answer[4:] == data["tokens"][4:]
+
+
+def test_the_curve_of_compression_is_what_encoding_with_fewer_merges_gives(
+    bpe, world, tmp_path
+):
+    tokenizer, piece_counts, data, page = world
+    (points, size), _ = run_in_page(page, "return growth();", tmp_path)
+    assert size == sum(len(piece.encode()) * n for piece, n in piece_counts.items())
+    assert len(points) == len(tokenizer.merges) + 1
+    for merges in (0, 1, 50, 300, len(tokenizer.merges)):
+        smaller = bpe.Tokenizer(tokenizer.token_bytes, tokenizer.merges[:merges])
+        tokens = sum(len(smaller.encode_piece(p)) * n for p, n in piece_counts.items())
+        assert points[merges] == [260 + merges, pytest.approx(tokens, rel=1e-4)]
+
+
+def test_the_page_needs_no_network_and_writes_no_html(world):
+    source = PAGE.read_text("utf-8")
+    assert source.count("/*DATA*/null") == 1
+    addresses = set(re.findall(r"https?://[^\"'\s]+", source))
+    assert addresses == {"http://www.w3.org/2000/svg"}  # a name, never fetched
+    assert not re.search(r"innerHTML|outerHTML|document\.write|insertAdjacent", source)
+    assert "prefers-color-scheme: dark" in source
+
+
+def test_the_empty_page_says_how_to_fill_it(tmp_path):
+    answer, _ = run_in_page(PAGE, "return $('intro').textContent;", tmp_path)
+    assert "python 01_bpe.py" in answer
