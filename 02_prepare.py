@@ -18,6 +18,7 @@ LESSON  lessons/03_dataset.md
 
 # ======================================================================= 2. IMPORTS
 import contextlib
+import functools
 import hashlib
 import importlib
 import json
@@ -29,7 +30,6 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import regex
 
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE / "lessons"))
@@ -53,7 +53,7 @@ IN = HERE / "artifacts" / "01_bpe"
 OUT = HERE / "artifacts" / "02_prepare"
 FORMAT = "02_prepare/1"  # changes when the files below change their form
 SMALLEST = 20  # stories
-REMEMBERED = 250_000  # chunks whose ids a worker keeps; about 50 MB
+REMEMBERED = 250_000  # words whose ids a worker keeps; about 50 MB
 
 # ========================================================================= 4. WORDS
 # story    what stands between two separators: becomes <BOS> its tokens <EOS>
@@ -61,7 +61,7 @@ REMEMBERED = 250_000  # chunks whose ids a worker keeps; about 50 MB
 #          of what a Python list of ids would need even as int64
 # memmap   a file used as if it were an array: reading ids 5,000 to 5,256 touches a
 #          page or two of the disk, so the file may be larger than memory
-# chunk    blanks and the non-blanks after them: " said,"; one or more pieces of 01
+# word     what stands between two spaces: "said,"; one or more pieces of stage 1
 
 # ====================================================================== 5. THE IDEA
 # The model wants numbers, and it wants to start reading anywhere, at once. So the whole
@@ -146,25 +146,36 @@ def looks_finished(stories):
     return whole >= 0.9 * len(stories)
 
 
-# ---- encoding: TinyStories has 440 million words, but few different ones. Each chunk
-# is encoded once; after that, encoding is looking up.
+# ---- encoding: TinyStories has 440 million words, but few different ones. Each word is
+# encoded once; after that, encoding is looking up.
 
 
 class Encoder(dict):
-    """A dictionary {chunk: its ids as uint16 bytes} that fills itself."""
+    """A dictionary {word: ids of " " + word, as uint16 bytes} that fills itself."""
 
     def __init__(self, tokenizer):
         super().__init__()
         self.tokenizer = tokenizer
-        self.words = set()  # the different words seen, in lower case
+        self.words = set()  # the different words seen, in lower case, without commas
+        self.first_ids = functools.lru_cache(10_000)(self.ids)  # of no space before it
 
-    def __missing__(self, chunk):
+    def ids(self, text):
+        """str -> its ids as bytes, not remembered."""
+        self.words.update(re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)*", text.lower()))
+        return np.array(self.tokenizer.encode(text), dtype="<u2").tobytes()
+
+    def __missing__(self, word):
         if len(self) > REMEMBERED:
             self.clear()
-        self.words.update(re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)*", chunk.lower()))
-        ids = np.array(self.tokenizer.encode(chunk), dtype="<u2")
-        self[chunk] = ids.tobytes()
-        return self[chunk]
+        self[word] = self.ids(" " + word)
+        return self[word]
+
+    def encode(self, story):
+        """str -> its ids as bytes, cut at spaces: as in stage 1, and as exact."""
+        if bpe.two_blanks(story):
+            return self.ids(story)
+        first, *spaced = story.split(" ")
+        return self.first_ids(first) + b"".join(map(self.__getitem__, spaced))
 
 
 encoder = None  # of this process: made once, kept for all its tasks
@@ -180,20 +191,17 @@ def encode_range(task):
     text_range, tokenizer_path, drop_broken, part = task
     if encoder is None:
         encoder = Encoder(bpe.Tokenizer.load(tokenizer_path))
-    find_chunks = regex.compile(r"\s*\S+|\s+").findall  # as in stage 1, for its reasons
-    bos, eos = np.array([[2], [3]], dtype="<u2")
-    bos, eos = bos.tobytes(), eos.tobytes()
+    bos, eos = (np.array([i], dtype="<u2").tobytes() for i in (2, 3))
     rows, prints, notes = [], [], {}
     with open(part, "wb") as file:
         for story in texts.read_stories(*text_range):
             story = clean(story, notes, drop_broken)
             if story is None:
                 continue
-            chunks = find_chunks(story)
-            ids = b"".join([bos, *map(encoder.__getitem__, chunks), eos])
+            ids = bos + encoder.encode(story) + eos
             file.write(ids)
             utf8 = story.encode()
-            rows.append((len(ids) // 2, len(utf8), len(chunks)))
+            rows.append((len(ids) // 2, len(utf8), len(story.split())))
             prints.append(hashlib.blake2b(utf8, digest_size=8).digest())
     words, encoder.words = encoder.words, set()
     return {

@@ -261,11 +261,9 @@ def marks(items):  # -> {"solved", "of", "share", "low", "high"}
 
 
 # ======================================================================== 7. CHECKS
-def check_inputs():
-    """-> (tokenizer, TEXT, stage 2's meta, model, fingerprints); SystemExit if they do
-    not belong together.
-    """
-    in_range("05_eval.py", "SAMPLES", SAMPLES, int, 2, 10_000)
+def check_constants():
+    """Raise SystemExit, naming the constant and its range, unless all can be used."""
+    in_range("05_eval.py", "SAMPLES", SAMPLES, int, 1, 10_000)
     in_range("05_eval.py", "SEED", SEED, int, 0, 2**31)
     in_range("05_eval.py", "TOKENS_AT_ONCE", TOKENS_AT_ONCE, int, 1, 10**7)
     if not isinstance(TEMPERATURES, (tuple, list)) or not TEMPERATURES:
@@ -274,7 +272,13 @@ def check_inputs():
         raise stop(what, why, "Edit TEMPERATURES, then: python 05_eval.py")
     for i, temperature in enumerate(TEMPERATURES):
         in_range("05_eval.py", f"TEMPERATURES[{i}]", temperature, float, 0.01, 10)
-    tokenizer = bpe.Tokenizer.load()
+
+
+def check_inputs():
+    """-> (tokenizer, TEXT, stage 2's meta, model, fingerprints); SystemExit if they do
+    not belong together.
+    """
+    tokenizer = bpe.Tokenizer.load(bpe.OUT / "tokenizer.json")
     text = read_json(bpe.OUT / "meta.json", "01_bpe.py", bpe.FORMAT)
     meta = read_json(DATA / "meta.json", "02_prepare.py", "02_prepare/1")
     model, content = gpt.GPT.load(MODEL, "04_train.py")
@@ -426,7 +430,13 @@ def show_quiz(items, text):  # -> {group: marks}
 
 def main():
     started = time.perf_counter()
+    check_constants()
     tokenizer, text, meta, model, made_from = check_inputs()
+    found = {"format": FORMAT, "text": text, "made_from": made_from}
+    if (OUT / "judge.json").exists():  # somebody has run that quest
+        judge = read_json(OUT / "judge.json", "lessons/quests/judge.py", "judge/1")
+        if judge["model"] == made_from["model"]:
+            found["judge"] = judge
     train = np.memmap(DATA / "train.bin", dtype="<u2", mode="r")
     valid = np.fromfile(DATA / "valid.bin", dtype="<u2")
     starts = np.flatnonzero(valid == 2)
@@ -441,7 +451,6 @@ def main():
     model, device = choose_device(model, valid, windows(0, min(2 * T, len(valid)), T))
 
     print(f"[start] every token but <BOS> once, at most {T} tokens before it in view")
-    found = {"format": FORMAT, "text": text, "made_from": made_from}
     found |= measure(model, device, train, valid, starts, byte_lengths)
     found["landmarks"] = ngrams.LANDMARKS if text.startswith("tinystories") else []
     show_loss(found)
@@ -458,10 +467,6 @@ def main():
     log = OUT.parent / "04_train" / "log.csv"
     if log.exists():
         found["log"] = list(csv.DictReader(log.read_text("utf-8").splitlines()))
-    if (OUT / "judge.json").exists():  # lessons/quests/judge.py may have written it
-        judge = json.loads((OUT / "judge.json").read_text("utf-8"))
-        if judge["model"] == made_from["model"]:
-            found["judge"] = judge
     write_whole(OUT / "eval.json", json.dumps(found, indent=1).encode())
     fill_page("report.html", found, OUT / "report.html")
     print(f"[wrote] {shown(OUT)}/: report.html eval.json in", end=" ")

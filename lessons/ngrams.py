@@ -16,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 CHUNK = 2**21  # tokens read at a time; about 150 MB while they are sorted
+KEPT = 500_000  # tokens kept out of the counts, to choose the weights of n-grams
 BOS, EOS = 2, 3
 
 # Results that others reported for TinyStories, in bits per byte, to about 2 %. Each was
@@ -129,7 +130,7 @@ def ngram_losses(train, valid, vocab_size, choices=(0.3, 1, 3, 10, 30, 100, 300,
     The last stories of train, at most a twentieth and half a million tokens, are not
     counted: on them k2 and k3 are chosen.
     """
-    cut = len(train) - min(len(train) // 20, 500_000)
+    cut = len(train) - min(len(train) // 20, KEPT)
     while cut < len(train) and train[cut] != BOS:
         cut += 1
     kept = np.asarray(train[cut:])
@@ -257,10 +258,10 @@ def nearest(train, texts):  # -> [(share of its 4-grams found, share in nearest,
     for place, part in chunks(train, 0, "looking for the nearest"):
         part, last = np.concatenate([rest, part]), place + CHUNK >= len(train)
         begins = np.flatnonzero(part == BOS)  # only whole stories; the rest comes later
-        end = len(part) if last or len(begins) < 2 else begins[-1]
+        end = len(part) if last else begins[-1]
         rest, part, here = part[end:], part[:end], rest_at
         begins, rest_at = begins[begins < end], rest_at + end
-        if len(part) < 4 or not len(begins):
+        if end == 0:
             continue
         at, found = look_up(wanted, pack(part, 4))
         story = np.searchsorted(begins, np.flatnonzero(found), side="right") - 1
@@ -330,6 +331,6 @@ def diversity(texts):  # -> {measure: share}
     fours = [runs(text, 4) for text in texts]
     owners = Counter(run for own in fours for run in set(own))
     shared = [sum(owners[run] > 1 for run in own) / max(1, len(own)) for own in fours]
-    again = [1 - len(set(own)) / max(1, len(own)) for own in fours]
+    again = [(len(own) - len(set(own))) / max(1, len(own)) for own in fours]
     found["overlap"] = sum(shared) / len(texts)  # runs of 4 that another story has too
     return found | {"repetition": sum(again) / len(texts)}  # runs of 4 said before

@@ -110,6 +110,36 @@ def write_whole(path, data):
     write_all({path: data})
 
 
+def hugging_face_json(names, merges, special):
+    """The text of a tokenizer.json of Hugging Face's library: a byte-level BPE.
+
+    names: list of str, one per id; merges: list of [name, name]; special: the first names.
+    """
+    off = dict.fromkeys(["single_word", "lstrip", "rstrip", "normalized"], False)
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False}
+    byte_level |= {"trim_offsets": True, "use_regex": True}  # GPT-2's pattern
+    model = {
+        "type": "BPE",
+        **dict.fromkeys(["dropout", "unk_token"]),  # null
+        **dict.fromkeys(["continuing_subword_prefix", "end_of_word_suffix"]),
+        **dict.fromkeys(["fuse_unk", "byte_fallback", "ignore_merges"], False),
+        "vocab": {name: i for i, name in enumerate(names)},
+        "merges": merges,
+    }
+    content = {
+        "version": "1.0",
+        **dict.fromkeys(["truncation", "padding", "normalizer", "post_processor"]),
+        "added_tokens": [
+            {"id": i, "content": name, **off, "special": True}
+            for i, name in enumerate(special)
+        ],
+        "pre_tokenizer": byte_level,
+        "decoder": byte_level,
+        "model": model,
+    }
+    return json.dumps(content, ensure_ascii=False, indent=1) + "\n"
+
+
 def filled_page(name, data):
     """The text of lessons/pages/NAME that shows `data`, or None if there is no page."""
     page = ROOT / "lessons" / "pages" / name

@@ -51,14 +51,8 @@ from textwrap import dedent
 END_OF_STORY = "<|endoftext|>"  # the line between two stories
 
 # No name ends in s: "Tess's" and "James'" are a lesson of their own.
-GIRLS = """
-Lily Mia Anna Rosa Emma Nora Zoe Ella Lucy Ruby Maya Clara Ivy Hanna Sara Amy Bella
-Leila June Nina Molly Daisy Kim Yara Wendy Alma Fay Olga
-""".split()
-BOYS = """
-Tom Ben Sam Max Leo Jack Tim Noah Omar Finn Oscar Luca Eli Hugo Adam Paul Ravi Otto
-Theo Milo Kofi Dan Nico Peter Ali Jon Felix Emil
-""".split()
+GIRLS = "Lily Mia Anna Rosa Emma Nora Zoe Ella Lucy Ruby Maya Clara".split()
+BOYS = "Tom Ben Sam Max Leo Jack Tim Noah Omar Finn Oscar Hugo".split()
 
 PRONOUNS = {
     "he": {"he": "he", "him": "him", "his": "his", "himself": "himself"},

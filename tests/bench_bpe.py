@@ -16,10 +16,13 @@ that no story comes twice, and by as many misspelt words as TinyStories itself b
 
 import argparse
 import collections
+import contextlib
 import importlib
+import json
 import math
 import os
 import random
+import signal
 import statistics
 import subprocess
 import sys
@@ -33,8 +36,8 @@ import texts  # noqa: E402
 
 bpe = importlib.import_module("01_bpe")
 
-# TinyStories' train file: bytes and distinct pieces. Between a smaller text and this one
-# the number of distinct pieces is taken to grow as a power of the bytes (Heaps' law).
+# TinyStories' train file: bytes and distinct pieces. Between a smaller text and this
+# one the number of pieces is taken to grow as a power of the bytes (Heaps' law).
 WHOLE_BYTES, WHOLE_PIECES = 2_227_753_162, 59_933
 
 
@@ -89,17 +92,18 @@ def misspell(story, known, rng):
 # and returns how long that took; what it must prepare first does not count.
 
 
-def timed(function, *arguments):
-    started = time.perf_counter()
-    result = function(*arguments)
-    return time.perf_counter() - started, result
+def timed(function, *arguments, **named):
+    """-> (seconds on the clock, seconds of all processors together) for one call."""
+    started, before = time.perf_counter(), os.times()[:4]
+    function(*arguments, **named)
+    return time.perf_counter() - started, sum(os.times()[:4]) - sum(before)
 
 
 def train_ours(path, vocabulary, threads):
     def work():
         return bpe.train(bpe.count_text(texts.tasks(path), threads), vocabulary, 2)
 
-    return timed(work)[0]
+    return timed(work)
 
 
 def train_tokenizers(path, vocabulary, threads):
@@ -108,7 +112,7 @@ def train_tokenizers(path, vocabulary, threads):
     peer = tokenizers.ByteLevelBPETokenizer()
     options = {"vocab_size": vocabulary, "min_frequency": 2, "show_progress": False}
     options["special_tokens"] = bpe.SPECIAL_TOKENS
-    return timed(lambda: peer.train_from_iterator(stories_of(path), **options))[0]
+    return timed(lambda: peer.train_from_iterator(stories_of(path), **options))
 
 
 def train_rustbpe(path, vocabulary, threads):
@@ -118,14 +122,14 @@ def train_rustbpe(path, vocabulary, threads):
     pattern = bpe.GPT2_PATTERN
     return timed(
         lambda: peer.train_from_iterator(stories_of(path), size, pattern=pattern)
-    )[0]
+    )
 
 
 def train_bpeasy(path, vocabulary, threads):
     import bpeasy
 
     size = vocabulary - 4
-    return timed(bpeasy.train_bpe, stories_of(path), bpe.GPT2_PATTERN, 128, size)[0]
+    return timed(bpeasy.train_bpe, stories_of(path), bpe.GPT2_PATTERN, 128, size)
 
 
 def trained(path, vocabulary):
@@ -157,7 +161,7 @@ def encode_ours(path, vocabulary, threads, function="encode_alone"):
         else:
             function = importlib.import_module("02_prepare").encode_range
         work = texts.in_workers(function, tasks, threads, "encoding")
-        return timed(collections.deque, work, 0)[0]
+        return timed(collections.deque, work, 0)
 
 
 def encode_alone(task):
@@ -166,11 +170,9 @@ def encode_alone(task):
     text_range, tokenizer, _, part = task
     if prepare.encoder is None:
         prepare.encoder = prepare.Encoder(bpe.Tokenizer.load(tokenizer))
-    find_chunks = prepare.regex.compile(r"\s*\S+|\s+").findall
-    look_up = prepare.encoder.__getitem__
     with open(part, "wb") as file:
         for story in texts.read_stories(*text_range):
-            file.write(b"".join(map(look_up, find_chunks(story))))
+            file.write(prepare.encoder.encode(story))
 
 
 def encode_stage_2(path, vocabulary, threads):
@@ -191,7 +193,7 @@ def encode_tiktoken(path, vocabulary, threads):
             return map(peer.encode_ordinary, stories)
         return peer.encode_ordinary_batch(stories, num_threads=threads)
 
-    return timed(encode_file, path, batch)[0]
+    return timed(encode_file, path, batch)
 
 
 def encode_tokenizers(path, vocabulary, threads):
@@ -202,7 +204,7 @@ def encode_tokenizers(path, vocabulary, threads):
     def batch(stories):
         return (found.ids for found in peer.encode_batch_fast(stories))
 
-    return timed(encode_file, path, batch)[0]
+    return timed(encode_file, path, batch)
 
 
 def encode_rustbpe(path, vocabulary, threads):
@@ -211,7 +213,7 @@ def encode_rustbpe(path, vocabulary, threads):
     peer, tasks = rustbpe.Tokenizer(), texts.tasks(path)[:2]
     stories = (story for task in tasks for story in texts.read_stories(*task))
     peer.train_from_iterator(stories, vocabulary - 4, pattern=bpe.GPT2_PATTERN)
-    return timed(encode_file, path, peer.batch_encode)[0]
+    return timed(encode_file, path, peer.batch_encode)
 
 
 def train_naive(path, vocabulary, threads):
@@ -228,7 +230,7 @@ def train_naive(path, vocabulary, threads):
             pair = max(counts, key=counts.get)
             words = [bpe.merge(ids, pair, new_id) for ids in words]
 
-    return timed(work)[0]
+    return timed(work)
 
 
 def stage(script):
@@ -242,7 +244,7 @@ def stage(script):
         for name, value in constants.items():
             if hasattr(module, name):
                 setattr(module, name, value)
-        return timed(module.main)[0]
+        return timed(module.main)
 
     return run
 
@@ -284,26 +286,29 @@ def memory_of(group):
 
 
 def measure(kind, name, path, vocabulary, threads):
-    """One run in a process of its own -> (seconds, peak megabytes), or None."""
+    """One run in a process of its own -> (seconds, CPU seconds, peak MB), or None."""
     arguments = [kind, name, str(path), str(vocabulary), str(threads)]
-    environment = os.environ | {"RAYON_NUM_THREADS": str(threads)}
     process = subprocess.Popen(
         [sys.executable, __file__, "--run", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=environment,
+        env=os.environ | {"RAYON_NUM_THREADS": str(threads)},
         start_new_session=True,
     )
     peak = 0
-    while process.poll() is None:
-        peak = max(peak, memory_of(process.pid))
-        time.sleep(0.1)
+    try:
+        while process.poll() is None:
+            peak = max(peak, memory_of(process.pid))
+            time.sleep(0.1)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     output, errors = process.communicate()
     if process.returncode:
-        lines = errors.decode().strip().splitlines()
-        print(f"  {name}: left out ({lines[-1][:70]})")
+        lines = errors.decode().strip().splitlines() or ["no message"]
+        print(f"  {name}: left out ({lines[-1][:70]})", flush=True)
         return None
-    return float(output.decode().splitlines()[-1]), peak
+    return *json.loads(output.decode().splitlines()[-1]), peak
 
 
 def compare(kind, names, path, vocabulary, threads, repeat):
@@ -318,23 +323,30 @@ def compare(kind, names, path, vocabulary, threads, repeat):
                 del found[name]
             else:
                 found[name].append(result)
-    ours = statistics.median(seconds for seconds, _ in next(iter(found.values())))
+                print(f"  . {name} {result[0]:.2f} s", file=sys.stderr, flush=True)
+    table = {
+        name: [statistics.median(column) for column in zip(*results)]
+        for name, results in found.items()
+    }
+    ours = next(iter(table.values()))
     print(
-        f"  {'':22}{'median s':>10}{'MB/s':>8}{'first/this':>12}{'peak MB':>9}   all runs"
+        f"  {'median of':22}{'seconds':>9}{'CPU s':>8}{'MB/s':>8}{'peak MB':>9}", end=""
     )
-    for name, results in found.items():
-        middle = statistics.median(seconds for seconds, _ in results)
-        peak = max(peak for _, peak in results)
-        runs = " ".join(f"{seconds:.2f}" for seconds, _ in results)
-        print(f"  {name:22}{middle:10.2f}{size / middle:8.1f}", end="")
-        print(f"{ours / middle:12.2f}{peak:9.0f}   {runs}", flush=True)
+    print(f"{'time':>9}{'CPU':>7}   (ours / this)")
+    for name, (seconds, cpu, peak) in table.items():
+        print(
+            f"  {name:22}{seconds:9.2f}{cpu:8.2f}{size / seconds:8.1f}{peak:9.0f}",
+            end="",
+        )
+        print(f"{ours[0] / seconds:9.2f}{ours[1] / cpu:7.2f}", flush=True)
 
 
 def main():
     if sys.argv[1:2] == ["--run"]:
         kind, name, path, vocabulary, threads = sys.argv[2:]
-        print(RUNS[kind][name](Path(path), int(vocabulary), int(threads)))
+        print(json.dumps(RUNS[kind][name](Path(path), int(vocabulary), int(threads))))
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("text", nargs="?", help="a file (otherwise practice stories)")
     parser.add_argument("--megabytes", type=float, default=50)

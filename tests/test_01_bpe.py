@@ -3,6 +3,7 @@
 import itertools
 import json
 import random
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -180,18 +181,35 @@ def every_character():
     return [chr(i) for i in range(0x110000) if not 0xD800 <= i < 0xE000]
 
 
-def test_counting_by_chunks_equals_counting_by_the_pattern(bpe, every_character):
-    find_chunks = regex.compile(r"\s*\S+|\s+").findall
-    rng = random.Random(1)
+def test_counting_cut_at_spaces_equals_counting_by_the_pattern(
+    bpe, every_character, monkeypatch
+):
+    monkeypatch.setattr(texts, "read_stories", lambda *strings: strings)
+    rng, cut = random.Random(1), 0
     for _ in range(20_000):
-        text = random_string(rng, every_character)
-        plain = regex.findall(bpe.GPT2_PATTERN, text)
-        chunked = [
-            p
-            for chunk in find_chunks(text)
-            for p in regex.findall(bpe.GPT2_PATTERN, chunk)
-        ]
-        assert chunked == plain, repr(text)
+        text = random_string(rng, every_character).strip()
+        assert bpe.count_pieces([text]) == plainly_counted(bpe, [text]), repr(text)
+        cut += " " in text and not bpe.two_blanks(text)
+    assert cut > 500  # most of the others have blanks in a row, on purpose
+
+
+@pytest.mark.parametrize("blank", BLANKS)
+def test_every_kind_of_blank_is_counted_right_on_every_side_of_a_space(
+    bpe, blank, monkeypatch
+):
+    monkeypatch.setattr(texts, "read_stories", lambda *strings: strings)
+    for parts in itertools.product(["", " ", blank, "a", "."], repeat=5):
+        text = "".join(parts).strip()
+        assert bpe.count_pieces([text]) == plainly_counted(bpe, [text]), repr(text)
+
+
+def test_re_and_regex_agree_on_what_a_blank_is_if_one_asks_them_rightly(
+    bpe, every_character
+):
+    text = "".join(every_character)
+    theirs = set(regex.findall(r"\s", text))
+    assert set(re.findall(r"[^\S\x1c-\x1f]", text)) == theirs
+    assert set(re.findall(r"\s", text)) - theirs == set("\x1c\x1d\x1e\x1f")
 
 
 def test_counting_a_file_equals_counting_its_stories(bpe, tmp_path):

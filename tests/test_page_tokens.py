@@ -154,6 +154,47 @@ def test_a_story_with_script_tags_stays_a_story(world, tmp_path):
     assert others == 0  # no element but the coloured tokens
 
 
+def test_pointing_typing_and_arrow_keys_say_what_a_token_is(world, tmp_path):
+    tokenizer, _, data, page = world
+    story, ids = data["stories"][0]
+    fifth = ids[4]
+    script = f"""
+        const said = {{}}, tokens = $('story').children;
+        const event = (kind, more) => new Event(kind, {{ bubbles: true, ...more }});
+        tokens[4].dispatchEvent(event('pointerover'));
+        said.pointed = $('looking-story').textContent;
+        tokens[0].focus();
+        for (let i = 0; i < 2; i++)
+          document.activeElement.dispatchEvent(
+            new KeyboardEvent('keydown', {{ key: 'ArrowRight', bubbles: true }}));
+        said.walked = [...tokens].indexOf(document.activeElement);
+        tokens[4].click();
+        said.chosen = $('wanted').value;
+        $('box').value = {as_js(story)};
+        $('box').dispatchEvent(event('input'));
+        said.typed = $('ids').textContent;
+        $('limit').value = 0;
+        $('limit').dispatchEvent(event('input'));
+        said.without = $('typed').children.length;
+        $('wanted').value = 'the';
+        $('wanted').dispatchEvent(event('change'));
+        said.found = Number($('wanted').value);
+        $('wanted').value = '99999';
+        $('wanted').dispatchEvent(event('change'));
+        said.refused = $('not-found').textContent;
+        return said;"""
+    said, _ = run_in_page(page, script, tmp_path)
+    assert f"id {fifth:,}" in said["pointed"]
+    assert f"{data['token_counts'][fifth]:,} × in the text" in said["pointed"]
+    assert tokenizer.token_bytes[fifth].hex(" ") in said["pointed"]
+    assert said["walked"] == 2
+    assert said["chosen"] == str(fifth)
+    assert said["typed"].split()[:400] == [str(i) for i in ids[:400]]
+    assert said["without"] == len(story.encode())
+    assert tokenizer.token_bytes[said["found"]] in (b"the", b" the")
+    assert f"{len(tokenizer) - 1:,}" in said["refused"]
+
+
 def test_every_merge_tree_ends_in_the_bytes_of_its_token(world, tmp_path):
     _, _, data, page = world
     script = """
