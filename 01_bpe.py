@@ -243,7 +243,7 @@ class Tokenizer:
 # A space with another blank after it. (Python's re takes \x1c-\x1f for blanks, too,
 # which GPT2_PATTERN does not: hence not simply \s.)
 two_blanks = re.compile(r" [^\S\x1c-\x1f]").search
-find_again = functools.lru_cache(100_000)(find_pieces)  # remembers what it has found
+find_again = functools.lru_cache(150_000)(find_pieces)  # remembers what it has found
 
 
 def count_pieces(task):
@@ -293,7 +293,8 @@ def train(piece_counts, vocab_size, min_frequency):
     words = [[byte_id[b] for b in piece.encode()] for piece in piece_counts]
     counts = list(piece_counts.values())
 
-    pair_counts, where = Counter(), defaultdict(set)  # {pair: count}, {pair: words}
+    pair_counts = defaultdict(int)  # {pair: how often}
+    where = defaultdict(set)  # {pair: numbers of the words that hold it}
     for i, (ids, count) in enumerate(zip(words, counts)):
         for pair in zip(ids, ids[1:]):
             pair_counts[pair] += count
@@ -319,11 +320,12 @@ def train(piece_counts, vocab_size, min_frequency):
         bar.update()
         risen = set()
         for i in where.pop(pair):
-            for old in zip(words[i], words[i][1:]):
-                pair_counts[old] -= counts[i]
-            words[i] = merge(words[i], pair, new_id)
-            for new in zip(words[i], words[i][1:]):
-                pair_counts[new] += counts[i]
+            ids, count = words[i], counts[i]
+            for old in zip(ids, ids[1:]):
+                pair_counts[old] -= count
+            words[i] = ids = merge(ids, pair, new_id)
+            for new in zip(ids, ids[1:]):
+                pair_counts[new] += count
                 if new_id in new:
                     where[new].add(i)
                     risen.add(new)

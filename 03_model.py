@@ -182,9 +182,10 @@ class GPT(nn.Module):
         self.ln_f = nn.LayerNorm(C, bias=False)
         for name, weight in self.named_parameters():
             if weight.dim() == 2:
-                # GPT-2's 0.02 suits its width, 768. A narrower matrix adds up fewer
-                # numbers, so each must be larger for the sum to be as large.
-                std = 0.02 if name.startswith("w") else 0.02 * math.sqrt(768 / C)
+                # GPT-2 starts all at 0.02, and is 768 wide. A narrower matrix adds up
+                # fewer numbers, so they must be larger for an equal sum; embeddings
+                # are larger still, lest they drown in what the blocks add to them.
+                std = (1.0 if name.startswith("w") else 0.55) / math.sqrt(C)
                 if name.endswith("c_proj.weight"):
                     # 2 L additions into one stream: keep their sum as large as one.
                     std /= math.sqrt(2 * L)
@@ -325,8 +326,8 @@ def main():
         ids = torch.randint(len(tokenizer), (16, config["context"] + 1))
         loss = model.loss(ids[:, :-1], ids[:, 1:]).item()
     blind = math.log(len(tokenizer))
-    print(f"[check] untrained loss {loss:.3f}; guessing blindly: ln V = {blind:.3f};")
-    print("        the model knows nothing yet, and does not pretend to")
+    print(f"[check] untrained loss {loss:.3f}; blind guesses cost ln V = {blind:.3f};")
+    print(f"        random weights have opinions, {loss - blind:.2f} worse than none")
     before, after = check_causality(model, ids[:1, :-1])
     middle = config["context"] // 2
     print(f"[check] token {middle} changed: the logits before it moved by {before:g},")

@@ -187,14 +187,14 @@ def last_logits(model, ids, cache=None):  # (B, S) -> (B, V)
     return F.linear(x, model.wte.weight).float().cpu()
 
 
-def slide(ids, context):  # (B, S) -> (B, 1 + context // 2)
-    """Make room: keep the first token, <BOS>, and the last half of the context. In
-    training <BOS> always stood first; heads rely on it (arXiv 2309.17453).
+def slide(ids, context):  # (B, S) -> (B, 1 + context * 3 // 4)
+    """Make room: keep the first token, <BOS>, and the last three quarters of a window.
+    In training <BOS> always stood first; heads rely on it (arXiv 2309.17453).
 
     >>> slide(torch.tensor([[2, 11, 12, 13, 14]]), 4).tolist()
-    [[2, 13, 14]]
+    [[2, 12, 13, 14]]
     """
-    return torch.cat([ids[:, :1], ids[:, ids.shape[1] - context // 2 :]], dim=1)
+    return torch.cat([ids[:, :1], ids[:, ids.shape[1] - context * 3 // 4 :]], dim=1)
 
 
 def generate(model, prompts, max_tokens, how, dice, stop_id=3, cached=True):
@@ -291,7 +291,7 @@ def read_prompt(tokenizer, prompt, context):  # -> ids, <BOS> first
         print(f"[note] rare or never seen, so read byte by byte: {' '.join(strange)}")
     if len(ids) > context:
         print(f"[note] a prompt of {len(ids):,} tokens, but the model sees", end=" ")
-        print(f"{context:,} at once: it goes on from the last {context // 2:,}")
+        print(f"{context:,} at once: it goes on from the last {context * 3 // 4:,}")
         ids = slide(torch.tensor([ids]), context)[0].tolist()
     return ids
 

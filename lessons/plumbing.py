@@ -113,7 +113,7 @@ def write_whole(path, data):
 def hugging_face_json(names, merges, special):
     """The text of a tokenizer.json of Hugging Face's library: a byte-level BPE.
 
-    names: list of str, one per id; merges: list of [name, name]; special: the first names.
+    names: list of str, one per id; merges: list of [name, name]; special: first names.
     """
     off = dict.fromkeys(["single_word", "lstrip", "rstrip", "normalized"], False)
     byte_level = {"type": "ByteLevel", "add_prefix_space": False}

@@ -25,7 +25,7 @@ from plumbing import ROOT, sha256_of, stop
 
 DATA = ROOT / "data"
 BLOCK = 2**20  # bytes read at a time
-RANGE = 8 * 2**20  # bytes of a task for one worker
+RANGE = 16 * 2**20  # bytes of a task for one worker
 LONGEST_STORY = 16 * 2**20  # bytes; a longer one must be a missing separator
 SMALLEST_TEXT = 10_000  # bytes; from less there is nothing to learn
 EDIT = "Edit TEXT at the top of 01_bpe.py, then: python 01_bpe.py"

@@ -349,7 +349,7 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("text", nargs="?", help="a file (otherwise practice stories)")
-    parser.add_argument("--megabytes", type=float, default=50)
+    parser.add_argument("--megabytes", type=float, default=50, help="0: as it is")
     parser.add_argument("--vocabulary", type=int, default=8192)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--repeat", type=int, default=3)
@@ -366,10 +366,11 @@ def main():
 
             source = Path(folder) / "practice.txt"
             practice_stories.write_corpus(source, Path(folder) / "valid.txt")
-        pieces = grow(Path(source), grown, choice.megabytes)
-        print(
-            f"{source} grown to {choice.megabytes:,.1f} MB, {pieces:,} distinct pieces"
-        )
+        if choice.megabytes:
+            pieces = grow(Path(source), grown, choice.megabytes)
+            print(f"{source} grown to {choice.megabytes:,.1f} MB, {pieces:,} pieces")
+        else:
+            grown.symlink_to(Path(source).resolve())
         for kind in choice.kinds:
             path, vocabulary = grown, choice.vocabulary
             if kind == "naive":  # it would take hours on what the others do in seconds

@@ -31,7 +31,7 @@ def gpt():
 
 
 class Workshop:
-    """A copy of the course in a temporary folder, edited and run as a learner does it."""
+    """A copy of the course in a temporary folder, edited and run as learners do."""
 
     def __init__(self, folder):
         self.folder = Path(folder)
@@ -45,7 +45,8 @@ class Workshop:
         path = self.folder / script
         lines = path.read_text("utf-8").splitlines(keepends=True)
         for name, value in constants.items():
-            places = [i for i, line in enumerate(lines) if line.startswith(name + " = ")]
+            start = f"{name} = "
+            places = [i for i, line in enumerate(lines) if line.startswith(start)]
             assert len(places) == 1, f"{name} stands {len(places)} times in {script}"
             lines[places[0]] = f"{name} = {value!r}\n"
         path.write_text("".join(lines), "utf-8")
@@ -58,7 +59,7 @@ class Workshop:
         )  # fmt: skip
 
     def refuses(self, script, *expected, arguments=()):
-        """Run a script that must stop with three lines, exit code 1 and no traceback."""
+        """Run a script that must stop: three lines, exit code 1, no traceback."""
         done = self.run(script, *arguments)
         assert done.returncode == 1, done.stdout + done.stderr
         assert "Traceback" not in done.stderr, done.stderr
@@ -80,7 +81,8 @@ def small_text():
     """A practice text of 600 stories, enough for a tokenizer and a few steps."""
     import practice_stories
 
-    return "".join(f"{story}\n<|endoftext|>\n" for story in practice_stories.stories(600))
+    stories = practice_stories.stories(600)
+    return "".join(f"{story}\n<|endoftext|>\n" for story in stories)
 
 
 @pytest.fixture(scope="session")

@@ -84,10 +84,11 @@ def test_the_check_finds_a_model_that_sees_the_future(gpt, model, monkeypatch):
     assert before > 0
 
 
-def test_an_untrained_model_pays_about_ln_v_per_token(model):
+def test_an_untrained_model_pays_ln_v_per_token_and_half_a_nat_for_its_opinions(model):
+    # The logits of random weights vary by about 1, which costs 1/2 on the average.
     ids = random_ids(8, 17)
     loss = model.loss(ids[:, :-1], ids[:, 1:]).item()
-    assert loss == pytest.approx(math.log(50), abs=0.1)
+    assert loss == pytest.approx(math.log(50) + 0.5, abs=0.3)
 
 
 def test_the_loss_in_pieces_equals_torch_on_all_logits_at_once(model):

@@ -81,7 +81,7 @@ def test_the_cache_changes_no_token_not_even_when_the_window_slides(sample, mode
     assert len(stories[0]) == 60 + 10
 
 
-def test_a_window_keeps_bos_and_the_last_half(sample, model, monkeypatch):
+def test_a_full_window_keeps_bos_and_the_last_three_quarters(sample, model, monkeypatch):
     read = []
 
     def spy(model, ids, cache=None):
@@ -94,8 +94,8 @@ def test_a_window_keeps_bos_and_the_last_half(sample, model, monkeypatch):
     assert max(len(rows[0]) for rows in read) == 16
     assert all(rows[0][0] == BOS for rows in read)
     full = read.index(next(rows for rows in read if len(rows[0]) == 16))
-    newest = read[full][0][-7:] + [100 + full + 1]
-    assert read[full + 1][0] == [BOS, *newest]  # <BOS> and 8 = 16 / 2 tokens
+    newest = read[full][0][-11:] + [100 + full + 1]
+    assert read[full + 1][0] == [BOS, *newest]  # <BOS> and 12 = 16 * 3 / 4 tokens
 
 
 # -------------------------------------------------------------------- the batches
@@ -440,10 +440,10 @@ def test_of_a_prompt_longer_than_the_context_the_end_is_kept_and_it_says_so(
     tokenizer = bytewise(bpe)
     assert len(sample.read_prompt(tokenizer, "x" * 15, 16)) == 16
     assert capsys.readouterr().out == ""  # it fits, with <BOS>
-    ids = sample.read_prompt(tokenizer, "x" * 20 + "12345678", 16)
-    assert ids == [BOS, *tokenizer.encode("12345678")]
+    ids = sample.read_prompt(tokenizer, "x" * 16 + "123456789012", 16)
+    assert ids == [BOS, *tokenizer.encode("123456789012")]
     said = capsys.readouterr().out
-    assert "29 tokens" in said and "sees 16" in said and "last 8" in said
+    assert "29 tokens" in said and "sees 16" in said and "last 12" in said
 
 
 def test_what_a_terminal_cannot_decode_does_no_harm(sample, bpe, capsys):

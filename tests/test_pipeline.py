@@ -62,7 +62,7 @@ def test_the_tokens_on_disk_are_the_stories(walked, bpe, small_text):
 def test_training_made_the_loss_fall(walked):
     text = (walked.folder / "artifacts/04_train/log.csv").read_text()
     losses = [float(row["train_loss"]) for row in csv.DictReader(text.splitlines())]
-    assert losses[0] > 5.5 > losses[-1]  # ln 400 is 5.99
+    assert losses[0] > 5.9 > losses[-1] + 1  # ln 400 is 5.99
 
 
 def test_the_scale_is_one_from_stage_to_stage(walked):
