@@ -53,7 +53,7 @@ IN = HERE / "artifacts" / "01_bpe"
 OUT = HERE / "artifacts" / "02_prepare"
 FORMAT = "02_prepare/1"  # changes when the files below change their form
 SMALLEST = 20  # stories
-REMEMBERED = 250_000  # words whose ids a worker keeps; about 50 MB
+REMEMBERED = 150_000  # words whose ids a worker keeps; about 30 MB
 
 # ========================================================================= 4. WORDS
 # story    what stands between two separators: becomes <BOS> its tokens <EOS>

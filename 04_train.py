@@ -36,7 +36,6 @@ from tqdm import tqdm
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE / "lessons"))
 import machine  # lessons/machine.py: devices, memory, the GPU's dice
-from muon import Muon  # lessons/muon.py: the optimizer of the matrices
 from plumbing import ctrl_c_noted, fill_page, in_range, need, one_of, read_json
 from plumbing import run_stage, same_tokenizer, sha256_of, shown, stop, write_whole
 
@@ -47,17 +46,17 @@ bpe = importlib.import_module("01_bpe")
 gpt = importlib.import_module("03_model")
 
 # ===================================================================== 3. CONSTANTS
-# -- how long; "auto" is looked up in PRESETS, here and below
+# "auto" is looked up in PRESETS and printed with its reason.
+# -- how long
 TOKENS = "auto"  # tokens to train on; twice as many: twice the time, a better model
 # -- how large a step
 MICRO_BATCH = "auto"  # texts at once; out of memory? halve this ...
 ACCUMULATE = "auto"  # ... and double this: passes per step; the result stays the same
 MAX_LR = "auto"  # highest learning rate; ten times more and the loss explodes
-MATRIX_LR = 0.02  # the same for Muon, which trains the matrices; None: AdamW does
-WARMUP = 0.05  # share of the steps in which the rates rise from 0
+WARMUP = 0.05  # share of the steps in which the rate rises from 0 to MAX_LR
 # -- against learning by heart
 DROPOUT = 0.0  # share of the numbers blanked out; try 0.1 when the text is read often
-WEIGHT_DECAY = 0.1  # AdamW's pull of embeddings (and matrices) towards zero
+WEIGHT_DECAY = 0.1  # pull of every matrix towards zero
 # -- how to run
 PRECISION = "float32"  # or "bfloat16": half the bits; faster on some machines only
 COMPILE = False  # True: torch.compile; slow start, faster steps on NVIDIA
@@ -67,7 +66,7 @@ SEED = 1  # of the order of the stories and of dropout
 START_FROM = None  # path of another run's best.pt to go on from (fine-tuning)
 
 PRESETS = [  # parameters up to, TOKENS, texts per step, MAX_LR
-    (3_000_000, 4_600_000, 4, 6e-3),
+    (3_000_000, 5_000_000, 4, 6e-3),
     (20_000_000, 40_000_000, 32, 1.5e-3),
     (50_000_000, 100_000_000, 32, 8e-4),
     (math.inf, 100_000_000, 64, 5e-4),
@@ -78,7 +77,7 @@ SAVE_MINUTES = 5  # save at least this often
 DATA = HERE / "artifacts" / "02_prepare"
 MODEL = HERE / "artifacts" / "03_model" / "model.pt"
 OUT = HERE / "artifacts" / "04_train"
-FORMAT = "04_train/1"  # changes when the checkpoints do
+FORMAT = "04_train/1"  # changes when the checkpoints change their form
 
 # ========================================================================= 4. WORDS
 # B, T    texts at once (MICRO_BATCH), tokens of each (the model's context)
@@ -112,9 +111,10 @@ def descend(w=0.0, lr=0.1, steps=25):
 class Batches:
     """Batches of texts from a file of tokens, in an order that the seed fixes.
 
-    Every text begins at a story's <BOS>, as it will when we use the model, and runs on
-    over the next stories. Each story begins a text once before any does again.
-    Batch n depends on n and the seed alone: a resumed run need not know what it read.
+    Every text begins at a story's <BOS>, because that is how we shall use the model; it
+    runs on over the next stories until it has T + 1 tokens. Each story begins a text
+    once before any begins one again. Batch n depends on n and the seed alone, so a run
+    that goes on after a stop needs no memory of what it has read.
     """
 
     def __init__(self, path, context, seed):
@@ -124,7 +124,8 @@ class Batches:
         found = (np.flatnonzero(self.ids[i : i + 2**24] == 2) + i for i in blocks)
         self.starts = np.concatenate([*found])
         self.starts = self.starts[self.starts < len(self.ids) - context]
-        self.context, self.seed, self.epoch = context, seed, None
+        self.context, self.seed = context, seed
+        self.epoch, self.order = None, None
 
     def batch(self, n, size):  # -> (B, T) inputs, (B, T) targets: one token later
         rows = []
@@ -145,39 +146,38 @@ class Batches:
 # ---- the step
 
 
-def schedule(step, steps, warmup):  # -> share of the highest rate, 0 to 1
+def learning_rate(step, steps, max_lr, warmup):  # -> rate of this step, from 0
     """Up in a straight line, down to a tenth in half a cosine (arXiv 1608.03983).
 
-    >>> [round(schedule(step, 100, 0.1), 2) for step in (0, 9, 54, 99)]
+    >>> [round(learning_rate(s, 100, 1.0, 0.1), 2) for s in (0, 9, 54, 99)]
     [0.1, 1.0, 0.56, 0.1]
     """
     rising = max(1, round(warmup * steps))
     if step < rising:
-        return (step + 1) / rising
+        return max_lr * (step + 1) / rising
     done = (step - rising) / max(1, steps - rising)  # 0 to 1
-    return 0.1 + 0.9 * (1 + math.cos(math.pi * done)) / 2
+    return max_lr * (0.1 + 0.9 * (1 + math.cos(math.pi * done)) / 2)
 
 
-def make_optimizers(model, max_lr):
-    """Muon (lessons/muon.py) for the matrices of the MLPs, AdamW (arXiv 1711.05101) for
-    all else. The scales of the norms do not decay: pulling them to zero
-    would only weaken the layer after them.
+def make_optimizer(model):
+    """AdamW (arXiv 1711.05101); only matrices decay: a norm's scale has its value for a
+    reason, and pulling it to zero would only weaken the layer after it.
     """
-    inner = [w for name, w in model.named_parameters() if ".mlp" in name and MATRIX_LR]
-    others = [p for p in model.parameters() if all(p is not q for q in inner)]
     groups = [
-        {"params": [p for p in others if p.dim() >= 2], "weight_decay": WEIGHT_DECAY},
-        {"params": [p for p in others if p.dim() < 2], "weight_decay": 0.0},
+        {"params": [p for p in model.parameters() if p.dim() >= 2]},
+        {"params": [p for p in model.parameters() if p.dim() < 2], "weight_decay": 0.0},
     ]
-    adam = torch.optim.AdamW(groups, max_lr, betas=(0.9, 0.99), fused=True)
-    return [adam, Muon(inner, MATRIX_LR)] if inner else [adam]
+    # fused: one kernel for all weights instead of several per weight.
+    return torch.optim.AdamW(
+        groups, lr=0.0, betas=(0.9, 0.99), weight_decay=WEIGHT_DECAY, fused=True
+    )
 
 
-def train_step(model, optimizers, batches, step, plan, device):
+def train_step(model, optimizer, batches, step, plan, device):
     """One step; returns loss and gradient norm as tensors (reading them would wait)."""
-    share = schedule(step, plan["steps"], WARMUP)
-    for group in (group for one in optimizers for group in one.param_groups):
-        group["lr"] = share * group.setdefault("max_lr", group["lr"])
+    rate = learning_rate(step, plan["steps"], plan["max_lr"], WARMUP)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
     total = 0.0
     for micro in range(plan["accumulate"]):
         n = step * plan["accumulate"] + micro
@@ -189,9 +189,8 @@ def train_step(model, optimizers, batches, step, plan, device):
         total = total + loss.detach()
     # A gradient longer than 1 is cut to length 1: one odd batch moves nothing far.
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    for optimizer in optimizers:
-        optimizer.step()
-    model.zero_grad(set_to_none=True)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
     return total, norm
 
 
@@ -232,14 +231,17 @@ def speak(model, tokenizer, prompt, device, temperature=0.8):
 def seconds_per_step(model, batches, plan, device, steps=3):
     """Time a few steps on a copy of the model, after one to warm up."""
     trial = copy.deepcopy(model).to(device).train()
-    optimizers = make_optimizers(trial, plan["max_lr"])
-    train_step(trial, optimizers, batches, 0, plan, device)
+    optimizer = make_optimizer(trial)
+    train_step(trial, optimizer, batches, 0, plan, device)
     machine.wait_for(device)
     started = time.perf_counter()
     for step in range(1, steps + 1):
-        train_step(trial, optimizers, batches, step, plan, device)
+        train_step(trial, optimizer, batches, step, plan, device)
     machine.wait_for(device)
     return (time.perf_counter() - started) / steps
+
+
+# ---- the record: what a run leaves behind, and how it goes on
 
 
 def resume(identity):
@@ -269,7 +271,7 @@ class Run:
     def __init__(self, model, tokenizer, valid, plan, identity, device):
         self.model, self.tokenizer, self.valid = model, tokenizer, valid
         self.plan, self.device = plan, device
-        self.optimizers = make_optimizers(model, plan["max_lr"])
+        self.optimizer = make_optimizer(model)
         self.step, self.rows, self.pending = 0, [], []
         self.best, self.is_best = math.inf, False
         self.about = {"format": FORMAT, "config": model.config, "identity": identity}
@@ -279,7 +281,8 @@ class Run:
     def train(self, batches, last):
         """Step, look, save; raises SystemExit if the loss explodes or at Ctrl-C."""
         torch.manual_seed(SEED)
-        self.model.train().checkpointing = CHECKPOINTING
+        self.model.train()
+        self.model.checkpointing = CHECKPOINTING
         if COMPILE:
             machine.compile_loss(self.model, *self.valid.batch(0, 2), self.device)
         if last:
@@ -292,7 +295,7 @@ class Run:
         self.since, saved = (time.perf_counter(), self.step), time.perf_counter()
         with bar, ctrl_c_noted() as asked_to_stop:
             while self.step < steps:
-                done = train_step(self.model, self.optimizers, batches, self.step,
+                done = train_step(self.model, self.optimizer, batches, self.step,
                                   self.plan, self.device)  # fmt: skip
                 self.pending.append(done)
                 self.step += 1
@@ -319,8 +322,7 @@ class Run:
     def restore(self, last):
         """Put everything back as save() found it: the run does not notice the stop."""
         self.model.load_state_dict(last["weights"])
-        for optimizer, state in zip(self.optimizers, last["optimizers"]):
-            optimizer.load_state_dict(state)
+        self.optimizer.load_state_dict(last["optimizer"])
         machine.set_rng_state(last["rng"], self.device)
         self.step, self.rows, self.best = last["step"], last["rows"], last["best"]
         self.pending = [tuple(pair.to(self.device)) for pair in last["pending"]]
@@ -338,7 +340,7 @@ class Run:
         per_step, (then, step) = self.plan["tokens_per_step"], self.since
         self.since = time.perf_counter(), self.step
         row = {"step": self.step, "tokens": self.step * per_step, "train_loss": loss}
-        row |= {"grad_norm": norm, "lr": self.optimizers[0].param_groups[0]["lr"]}
+        row |= {"grad_norm": norm, "lr": self.optimizer.param_groups[0]["lr"]}
         row["tokens_per_s"] = (self.step - step) * per_step / (self.since[0] - then)
         self.rows.append(row | {"valid_loss": ""})
         return loss
@@ -363,7 +365,7 @@ class Run:
         about = self.about | {"step": self.step, "weights": self.model.state_dict()}
         state = about | {"rows": self.rows, "best": self.best}
         state["pending"] = torch.tensor(self.pending).reshape(-1, 2)
-        state["optimizers"] = [one.state_dict() for one in self.optimizers]
+        state["optimizer"] = self.optimizer.state_dict()
         state["rng"] = machine.rng_state(self.device)
         # log.csv holds no times, so that equal runs leave equal files.
         names = ["step", "tokens", "lr", "train_loss", "grad_norm", "valid_loss"]
@@ -390,9 +392,8 @@ def check_constants():
         ("WARMUP", float, 0.0, 0.9), ("DROPOUT", float, 0.0, 0.9),
         ("WEIGHT_DECAY", float, 0.0, 10.0), ("SEED", int, 0, 2**31),
         ("EVALUATIONS", int, 1, 10_000), ("SAVE_MINUTES", float, 0.0, 10_000),
-        ("MATRIX_LR", float, 1e-7, 1.0),
     ]:  # fmt: skip
-        if globals()[name] != (None if name == "MATRIX_LR" else "auto"):
+        if globals()[name] != "auto":
             in_range(me, name, globals()[name], kind, low, high)
     one_of(me, "PRECISION", PRECISION, ["float32", "bfloat16"])
     one_of(me, "COMPILE", COMPILE, [False, True])
@@ -453,8 +454,8 @@ def main():
         learn, test = (meta[name]["tokens"] for name in ("train", "valid"))
         print(f"[read] {shown(DATA)}/: {learn:,} tokens to learn, {test:,} to test")
         plan = make_plan(model)
-        names = "MATRIX_LR WARMUP DROPOUT WEIGHT_DECAY SEED PRECISION EVALUATIONS"
-        identity = plan | inputs | {name: globals()[name] for name in names.split()}
+        constants = "WARMUP DROPOUT WEIGHT_DECAY SEED PRECISION EVALUATIONS".split()
+        identity = plan | inputs | {name: globals()[name] for name in constants}
         last = resume(identity)
         if last and last["step"] == plan["steps"]:
             print(f"[note] This run has finished its {plan['steps']:,} steps. To train")
