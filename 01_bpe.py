@@ -13,7 +13,8 @@ WRITES  artifacts/01_bpe/tokenizer.json   the tokenizer, in Hugging Face's forma
         artifacts/01_bpe/meta.json        which text it was made from
         artifacts/01_bpe/tokens.html      stories coloured by token, for your browser
 RUN     python 01_bpe.py
-TAKES   @TAKES@
+TAKES   about 3 seconds for the practice stories (2 cores of an AMD EPYC (Zen 3),
+        2026-11-23)
 LESSON  lessons/02_tokenization.md
 """
 # ======================================================================= 2. IMPORTS
@@ -72,7 +73,7 @@ FORMAT = "01_bpe/1"  # changes when the files below change their form
 # Byte pair encoding (Gage 1994; for language models Sennrich et al., arXiv 1508.07909):
 # start with single bytes; count which two tokens most often stand side by side; give
 # that pair a number of its own; write that number wherever the pair stands; repeat.
-# This is the whole algorithm. The fast trainer below gives the same, thousands of times
+# This is the whole algorithm. The fast trainer below gives the same, dozens of times
 # faster, by not counting again what has not changed.
 
 

@@ -12,7 +12,8 @@ WRITES  artifacts/02_prepare/train.bin   ids to learn from, two bytes each, no h
         artifacts/02_prepare/valid.bin   ids of stories that training never sees
         artifacts/02_prepare/meta.json   counts, sizes and fingerprints of both
 RUN     python 02_prepare.py
-TAKES   @TAKES@
+TAKES   about 2 seconds for the practice stories (2 cores of an AMD EPYC (Zen 3),
+        2026-11-23)
 LESSON  lessons/03_dataset.md
 """
 

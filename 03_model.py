@@ -11,7 +11,8 @@ READS   artifacts/01_bpe/tokenizer.json
 WRITES  artifacts/03_model/model.pt   the model before its first lesson: architecture
                                       and random weights
 RUN     python 03_model.py
-TAKES   @TAKES@
+TAKES   about 3 seconds with the practice stories (2 cores of an AMD EPYC (Zen 3),
+        torch 2.13.0, 2026-11-23)
 LESSON  lessons/04_transformer.md (the concepts), lessons/05_model.md (this code)
 """
 

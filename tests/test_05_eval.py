@@ -412,7 +412,7 @@ def test_a_fresh_model_is_not_called_a_copier(ev, bpe, world, capsys):
     assert found["copies"] == 0 and not found["copier"]
     assert "It does not copy." in capsys.readouterr().out
     assert found["ladder"]["this model"] == pytest.approx(
-        found["ladder"]["untrained model"], rel=0.02
+        found["ladder"]["untrained model"], rel=0.1
     )
     assert found["ladder"]["uniform"] > found["ladder"]["trigram"]
     assert found["landmarks"] == []  # those are about TinyStories, and this is not

@@ -81,7 +81,7 @@ def test_the_cache_changes_no_token_not_even_when_the_window_slides(sample, mode
     assert len(stories[0]) == 60 + 10
 
 
-def test_a_full_window_keeps_bos_and_the_last_three_quarters(sample, model, monkeypatch):
+def test_a_full_window_keeps_bos_and_three_quarters(sample, model, monkeypatch):
     read = []
 
     def spy(model, ids, cache=None):
