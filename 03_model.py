@@ -379,7 +379,7 @@ def tour(model, tokenizer, sentence="Once upon a time, there"):
     x = x + block.mlp.c_proj(hidden)
     line("x + c_proj(...)", x, "the end of the first block")
     line("logits", model(ids), "after all blocks: V numbers for the next token\n")
-    print("  Whom the first head looks at (before training, at everybody alike):")
+    print("  Whom the first head looks at (before training, at nobody in particular):")
     for i, token in enumerate(tokens):
         row = " ".join(f"{share:4.2f}" for share in shares[0, 0, i, : i + 1].tolist())
         print(f"  {token:>10}  {row}")

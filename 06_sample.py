@@ -11,7 +11,7 @@ READS   artifacts/04_train/best.pt, artifacts/01_bpe/tokenizer.json
 WRITES  artifacts/06_sample/story.html   one story, token by token: what else it might
                                          have said, and what it looked back at
 RUN     python 06_sample.py, or with your own beginning: python 06_sample.py "Once upon"
-TAKES   @TAKES@
+TAKES   about 20 seconds on 2 cores of an AMD EPYC (Zen 3), torch 2.13.0, 2026-11-23
 LESSON  lessons/08_inference.md
 """
 
@@ -334,7 +334,8 @@ def main():
     show_samples(model, tokenizer, ids, how)
     data = showing.page_data(model.cpu(), tokenizer, story, len(ids), how, shape)
     fill_page("story.html", data, OUT / "story.html")
-    print(f"[wrote] {shown(OUT / 'story.html')}: open it in a browser")
+    if (OUT / "story.html").exists():
+        print(f"[wrote] {shown(OUT / 'story.html')}: open it in a browser")
     print("\nThat was the last stage: you have built a language model. Well done!")
     print('Next: python 06_sample.py "The dragon"; then README.md and lessons/quests/')
 
