@@ -14,7 +14,8 @@ import torch
 from conftest import ROOT, Workshop
 
 LESSON = (ROOT / "lessons" / "06_training.md").read_text("utf-8")
-FENCES = re.findall(r"^```diff\n--- (\w+\.py)\n-(.*)\n\+(.*)\n```$", LESSON, re.MULTILINE)
+DIFF = re.compile(r"^```diff\n--- (\w+\.py)\n-(.*)\n\+(.*)\n```$", re.MULTILINE)
+FENCES = DIFF.findall(LESSON)  # (script, the line as it is, the line as it should not be)
 MASK, SHIFT, RATE, SCALING, DIVIDED = range(5)
 BLOCK = {"n_layer": 1, "n_head": 2, "n_embd": 64}
 BLIND = math.log(400)  # what guessing among the 400 tokens of the small text costs
@@ -28,7 +29,7 @@ def break_it(shop, number):
     """Replace the line that the lesson's fence of that number takes away."""
     script, old, new = FENCES[number]
     text = (shop.folder / script).read_text("utf-8")
-    assert text.count(f"\n{old}\n") == 1, f"{script} does not have this line once: {old}"
+    assert text.count(f"\n{old}\n") == 1, f"not once in {script}: {old}"
     broken = text.replace(f"\n{old}\n", f"\n{new}\n")
     (shop.folder / script).write_text(broken, "utf-8")
     return shop
@@ -52,7 +53,7 @@ def module_of(path):
 
 
 def trained(shop):
-    """Run stage 4 to its end -> the rows of log.csv, as numbers, and what it printed."""
+    """Run stage 4 to its end -> the rows of log.csv as numbers, what it printed."""
     done = shop.run("04_train.py")
     assert done.returncode == 0, done.stderr
     with open(shop.folder / "artifacts/04_train/log.csv") as file:
@@ -98,12 +99,14 @@ def test_without_a_mask_stage_4_refuses_and_the_check_of_stage_3_sees_why(ready)
     assert before > 0, "what main() of 03_model.py asserts to be 0"
 
 
-def test_with_unshifted_targets_the_first_loss_is_too_good_and_the_story_stutters(ready):
+def test_with_unshifted_targets_the_first_loss_is_too_good_and_the_story_stutters(
+    ready,
+):
     rows, printed = trained(break_it(ready, SHIFT))
     # Below what guessing costs, before the first step: nobody can know that much.
     assert first_loss(printed) < BLIND - 1
     assert rows[-1]["valid_loss"] < 0.5, "no honest model of this size gets there"
-    story = rows and printed.split("It says:")[-1].split("[check]")[0].strip()
+    story = printed.split("It says:")[-1].split("[check]")[0].strip()
     assert len(set(story[-40:])) <= 3, "it repeats one token: " + story
 
 
