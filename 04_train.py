@@ -51,7 +51,7 @@ TOKENS = "auto"  # tokens to train on; twice as many: twice the time, a better m
 # -- how large a step
 MICRO_BATCH = "auto"  # texts at once; out of memory? halve this ...
 ACCUMULATE = "auto"  # ... and double this: passes per step; the result stays the same
-MAX_LR = "auto"  # highest learning rate; ten times more and the loss explodes
+MAX_LR = "auto"  # highest learning rate; ten times more: it learns next to nothing
 WARMUP = 0.05  # share of the steps in which the rate rises from 0 to MAX_LR
 # -- against learning by heart
 DROPOUT = 0.0  # share of the numbers blanked out; try 0.1 when the text is read often
@@ -149,7 +149,7 @@ def learning_rate(step, steps, max_lr, warmup):  # -> rate of this step, from 0
     """Up in a straight line, down to a tenth in half a cosine (arXiv 1608.03983).
 
     >>> [round(learning_rate(s, 100, 1.0, 0.1), 2) for s in (0, 9, 54, 99)]
-    [0.1, 1.0, 0.56, 0.1]
+    [0.1, 1.0, 0.57, 0.1]
     """
     rising = max(1, round(warmup * steps))
     if step < rising:

@@ -123,7 +123,8 @@ def check_device(model, x, y, device, check_causality):
         twin = copy.deepcopy(model).to(where).eval()
         loss = twin.loss(x.to(where), y.to(where))
         loss.backward()
-        squares = [p.grad.cpu().double().square().sum() for p in twin.parameters()]
+        slopes = [p.grad for p in twin.parameters() if p.grad is not None]
+        squares = [slope.cpu().double().square().sum() for slope in slopes]
         results.append((loss.item(), math.sqrt(sum(squares))))
     (loss, norm), (loss_here, norm_here) = results
     blind = math.log(model.config["vocab_size"])

@@ -15,7 +15,7 @@ from conftest import ROOT, Workshop
 
 LESSON = (ROOT / "lessons" / "06_training.md").read_text("utf-8")
 DIFF = re.compile(r"^```diff\n--- (\w+\.py)\n-(.*)\n\+(.*)\n```$", re.MULTILINE)
-FENCES = DIFF.findall(LESSON)  # (script, the line as it is, the line as it should not be)
+FENCES = DIFF.findall(LESSON)  # (script, the right line, the wrong line)
 MASK, SHIFT, RATE, SCALING, DIVIDED = range(5)
 BLOCK = {"n_layer": 1, "n_head": 2, "n_embd": 64}
 BLIND = math.log(400)  # what guessing among the 400 tokens of the small text costs
