@@ -73,10 +73,10 @@ def test_every_text_begins_with_a_story(train, numbered):
 
 def test_each_story_comes_once_before_any_comes_twice(train, numbered):
     batches = train.Batches(numbered, context=12, seed=1)
-    count = len(batches.starts)  # 28: the last two stories have no 13 tokens left
-    assert count == 28
-    firsts = [batches.batch(n, 4)[0][:, 1].tolist() for n in range(2 * count // 4)]
-    seen = sum(firsts, [])
+    count = len(batches.starts)  # 29: in the last story no 13 tokens are left
+    assert count == 29
+    firsts = [batches.batch(n, 4)[0][:, 1].tolist() for n in range(count)]
+    seen = sum(firsts, [])[: 2 * count]  # two of four passes
     assert len(set(seen[:count])) == count and len(set(seen[count:])) == count
     assert seen[:count] != seen[count:], "the second pass should have another order"
 
@@ -151,10 +151,10 @@ def test_one_batch_can_be_learnt_by_heart(train, gpt, numbered, plan):
     same = batches.batch(0, 4)
     batches.batch = lambda n, size: same
     optimizer = train.make_optimizer(model)
-    cpu, this = torch.device("cpu"), plan | {"steps": 100, "max_lr": 1e-2}
-    for step in range(100):
+    cpu, this = torch.device("cpu"), plan | {"steps": 200, "max_lr": 1e-2}
+    for step in range(200):
         loss, _ = train.train_step(model, optimizer, batches, step, this, cpu)
-    assert loss < 0.1 < math.log(4000)
+    assert loss < 0.3 < math.log(4000)  # from 8.3: the right token has 3 chances in 4
 
 
 # -------------------------------------------------------------------------------- run
@@ -230,7 +230,9 @@ for line in sys.stdin:
 """
 
 
-def test_killed_twenty_times_a_run_ends_as_if_nothing_had_happened(ready):
+def test_killed_twenty_times_a_run_ends_as_if_nothing_had_happened(ready, monkeypatch):
+    # Two threads add in another order than one: equal bits need equal threads.
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     # With SAVE_MINUTES = 0 every step is saved, so many kills fall into a write.
     ready.edit("04_train.py", SAVE_MINUTES=0)
     assert ready.run("04_train.py").returncode == 0
@@ -241,7 +243,7 @@ def test_killed_twenty_times_a_run_ends_as_if_nothing_had_happened(ready):
     subprocess.run(
         [sys.executable, "-c", KILLER],
         cwd=ready.folder, input="".join(f"{m}\n" for m in moments), text=True,
-        check=True, timeout=120, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        check=True, timeout=120,
     )  # fmt: skip
     log_again, weights_again = outcome(ready)
     assert log_again == log

@@ -88,7 +88,8 @@ def test_a_prompt_on_the_command_line_begins_the_story(walked):
 def test_a_stage_run_first_names_what_is_missing(workshop, script):
     lines = workshop.refuses(script, "is missing")
     assert re.fullmatch(r"python 0\d_\w+\.py", lines[-1].strip())
-    assert not (workshop.folder / "artifacts").exists()
+    left = (workshop.folder / "artifacts").rglob("*.*")
+    assert [path.name for path in left if path.suffix != ".lock"] == []
 
 
 # ----------------------------------------------------------------- the form of a script
