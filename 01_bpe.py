@@ -35,9 +35,9 @@ from tqdm import tqdm
 
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE / "lessons"))
-import texts  # noqa: E402  lessons/texts.py: makes, downloads, opens and reads the text
-from plumbing import filled_page, hugging_face_json, in_range, need  # noqa: E402
-from plumbing import run_stage, sha256_of, shown, stop, write_all  # noqa: E402
+import texts  # lessons/texts.py: makes, downloads, opens and reads the text
+from plumbing import filled_page, hugging_face_json, in_range, need
+from plumbing import run_stage, sha256_of, shown, stop, write_all
 
 # ===================================================================== 3. CONSTANTS
 # -- what to read

@@ -34,9 +34,9 @@ import numpy as np
 
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE / "lessons"))
-import texts  # noqa: E402  lessons/texts.py: opens and reads the text
-from plumbing import in_range, need, read_json, run_stage  # noqa: E402
-from plumbing import sha256_of, shown, stop, write_whole  # noqa: E402
+import texts  # lessons/texts.py: opens and reads the text
+from plumbing import in_range, need, read_json, run_stage
+from plumbing import sha256_of, shown, stop, write_whole
 
 # `import 01_bpe` is a syntax error, because a name cannot begin with a digit; this says
 # the same. We take the class Tokenizer from there: one copy, so that an edit of stage 1

@@ -31,11 +31,11 @@ from tqdm import tqdm
 
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE / "lessons"))
-import machine  # noqa: E402  lessons/machine.py: devices, memory
-import ngrams  # noqa: E402  lessons/ngrams.py: counts runs of tokens in large files
-import quiz  # noqa: E402  lessons/quiz.py: reads quiz.txt
-from plumbing import fill_page, in_range, need, read_json  # noqa: E402
-from plumbing import run_stage, sha256_of, shown, stop, write_whole  # noqa: E402
+import machine  # lessons/machine.py: devices, memory
+import ngrams  # lessons/ngrams.py: counts runs of tokens in large files
+import quiz  # lessons/quiz.py: reads quiz.txt
+from plumbing import fill_page, in_range, need, read_json
+from plumbing import run_stage, sha256_of, shown, stop, write_whole
 
 # `import 03_model` is a syntax error, because a name cannot begin with a digit; this
 # says the same. We take the classes Tokenizer and GPT from there: one copy of each, so

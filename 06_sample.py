@@ -29,9 +29,9 @@ import torch.nn.functional as F
 
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE / "lessons"))
-import machine  # noqa: E402  lessons/machine.py: which devices there are
-from plumbing import fill_page, in_range, one_of, run_stage  # noqa: E402
-from plumbing import sha256_of, shown, stop  # noqa: E402
+import machine  # lessons/machine.py: which devices there are
+from plumbing import fill_page, in_range, one_of, run_stage
+from plumbing import sha256_of, shown, stop
 
 # `import 03_model` is a syntax error, because a name cannot begin with a digit; this
 # says the same. We take the classes Tokenizer and GPT from there: one copy of each, so
