@@ -31,8 +31,7 @@ from torch.utils.checkpoint import checkpoint
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE / "lessons"))
 import machine  # lessons/machine.py: devices, memory, checkpoints
-from plumbing import in_range, need, one_of, run_stage
-from plumbing import sha256_of, shown, stop
+from plumbing import in_range, need, one_of, run_stage, sha256_of, shown, stop
 
 # `import 01_bpe` is a syntax error, because a name cannot begin with a digit; this says
 # the same. We take the class Tokenizer from there: one copy, so that an edit of stage 1
@@ -94,6 +93,26 @@ def attention_by_hand(q, k, v):  # (B,H,T,D), (B,H,S,D) twice -> (B,H,T,D), (B,H
 
 
 # ======================================================================== 6. PIECES
+class Cache:
+    """The keys and values of one block so far: those of earlier tokens do not change.
+
+    Room for a whole context is taken at once: to make the tensors one token longer each
+    time would copy everything again and again. For writing, not for training.
+    """
+
+    def __init__(self, context):
+        self.context, self.length = context, 0
+
+    def append(self, k, v):  # (B, H, T, D) twice -> (B, H, S, D) twice
+        if self.length == 0:
+            B, H, _, D = k.shape
+            self.room = k.new_empty(2, B, H, self.context, D)
+        past, self.length = self.length, self.length + k.shape[2]
+        self.room[0, :, :, past : self.length] = k
+        self.room[1, :, :, past : self.length] = v
+        return self.room[0, :, :, : self.length], self.room[1, :, :, : self.length]
+
+
 class Attention(nn.Module):
     """Every token fetches from the tokens before it, in H heads at once."""
 
@@ -117,14 +136,14 @@ class Attention(nn.Module):
     def forward(self, x, cache=None):  # (B, T, C) -> (B, T, C)
         B, T, C = x.shape
         q, k, v = self.split(x)
-        if cache is not None:  # keys and values of earlier tokens do not change: keep
-            if cache:  # (B, H, past, D) and (B, H, T, D) -> (B, H, S, D)
-                k, v = torch.cat([cache[0], k], dim=2), torch.cat([cache[1], v], dim=2)
-            cache[:] = k, v
+        if cache is not None:  # (B, H, T, D) -> (B, H, S, D), the past included
+            k, v = cache.append(k, v)
         if k.shape[2] == T:
             # What attention_by_hand does, as one operation of torch (a test compares).
             drop = self.dropout if self.training else 0.0
             y = F.scaled_dot_product_attention(q, k, v, dropout_p=drop, is_causal=True)
+        elif T == 1:  # one new token may see all that there is: no mask
+            y = F.scaled_dot_product_attention(q, k, v)
         else:  # with a past, torch's is_causal would align the mask at the wrong corner
             y, _ = attention_by_hand(q, k, v)
         y = y.transpose(1, 2).reshape(B, T, C)  # (B,H,T,D) -> (B,T,H,D) -> (B,T,C)
@@ -193,8 +212,8 @@ class GPT(nn.Module):
                 nn.init.normal_(weight, std=std)
 
     def hidden(self, ids, cache=None):  # (B, T) -> (B, T, C)
-        """The stream after the last block; cache: a list of n_layer lists, or None."""
-        past = cache[0][0].shape[2] if cache and cache[0] else 0
+        """The stream after the last block; cache: of new_cache(), or None."""
+        past = cache[0].length if cache else 0
         places = torch.arange(past, past + ids.shape[1], device=ids.device)  # (T,)
         x = self.wte(ids) + self.wpe(places)  # (B, T, C) + (T, C) -> (B, T, C)
         for i, block in enumerate(self.h):
@@ -230,7 +249,7 @@ class GPT(nn.Module):
 
     def new_cache(self):
         """An empty cache for forward: per block, the keys and values seen so far."""
-        return [[] for _ in self.h]
+        return [Cache(self.config["context"]) for _ in self.h]
 
     @classmethod
     def load(cls, path, writer, dropout=0.0):
@@ -331,9 +350,12 @@ def main():
     print(f"        random weights have opinions, {loss - blind:.2f} worse than none")
     before, after = check_causality(model, ids[:1, :-1])
     middle = config["context"] // 2
+    if not before == 0 < after:  # so written, `nan` is refused as well
+        what = "The causal mask is broken: a token sees the future."
+        why = f"Token {middle} changed: the logits before it moved by {before:g}."
+        raise stop(what, why, "Mend Attention in 03_model.py: python 03_model.py")
     print(f"[check] token {middle} changed: the logits before it moved by {before:g},")
     print(f"        from it on by up to {after:.3f}: no future leaks into the past")
-    assert before == 0 < after, "the causal mask is broken: a token sees the future"
     content = {"format": FORMAT, "config": config, "weights": model.state_dict()}
     content |= {"tokenizer": sha256_of(IN / "tokenizer.json"), "seed": SEED}
     content |= {"source": sha256_of(Path(__file__))}
@@ -396,7 +418,10 @@ def table(model):
     flops = flops_per_token(model.config)
     print(f"  {flops / 1e6:.1f} million operations per token to predict the next,")
     print("  three times as many to learn from it\n")
-    assert sum(parts.values()) == total, "the table and the model differ"
+    if sum(parts.values()) != total:
+        what = f"The table counts {sum(parts.values()):,} weights, torch {total:,}."
+        why = "count_parameters() does not tell of all that GPT has, or of too much."
+        raise stop(what, why, "Mend it in 03_model.py, then: python 03_model.py")
 
 
 # ========================================================================= 9. GUARD

@@ -118,6 +118,18 @@ def test_with_a_cache_the_logits_are_those_without(model):
     torch.testing.assert_close(torch.cat(pieces, dim=1), at_once)
 
 
+def test_token_by_token_the_cache_is_filled_in_place(model):
+    ids, cache = random_ids(3, 16), model.new_cache()
+    with torch.no_grad():
+        one_by_one = [model(ids[:, t : t + 1], cache) for t in range(16)]
+        places = {block.room.data_ptr() for block in cache}
+        torch.testing.assert_close(torch.cat(one_by_one, dim=1), model(ids))
+    assert [block.length for block in cache] == [16, 16]
+    # Two tensors for two blocks, each as long as the context: none was made anew.
+    assert {block.room.shape for block in cache} == {(2, 3, 2, 16, 16)}
+    assert len(places) == 2
+
+
 def test_checkpointing_changes_memory_and_not_the_gradient(gpt):
     gradients = []
     for checkpointing in (False, True):
@@ -205,6 +217,24 @@ def test_a_size_that_cannot_be_is_refused(with_tokenizer, size, words):
 
 def test_without_a_tokenizer_stage_3_names_stage_1(workshop):
     workshop.refuses("03_model.py", "tokenizer.json is missing", "python 01_bpe.py")
+
+
+def test_without_a_mask_stage_3_stops_and_writes_nothing(with_tokenizer):
+    script = with_tokenizer.folder / "03_model.py"
+    text = script.read_text("utf-8")
+    assert text.count("is_causal=True)") == 1
+    script.write_text(text.replace("is_causal=True)", "is_causal=False)"), "utf-8")
+    with_tokenizer.refuses("03_model.py", "The causal mask is broken", "Mend Attention")
+    assert not (with_tokenizer.folder / "artifacts/03_model/model.pt").exists()
+
+
+def test_a_table_that_forgets_a_weight_is_refused(gpt, model):
+    model.h[0].mlp.c_fc.bias = torch.nn.Parameter(torch.zeros(128))  # nobody counts it
+    with pytest.raises(SystemExit) as stopped:
+        gpt.table(model)
+    what, why, command = str(stopped.value).split("\n")
+    assert "The table counts" in what and "count_parameters()" in why
+    assert command.endswith("python 03_model.py")
 
 
 def test_own_numbers_make_a_model(with_tokenizer, gpt):
