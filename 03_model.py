@@ -210,6 +210,12 @@ class GPT(nn.Module):
                     # 2 L additions into one stream: keep their sum as large as one.
                     std /= math.sqrt(2 * L)
                 nn.init.normal_(weight, std=std)
+        with torch.no_grad():
+            # A head starts as a copier: it hands on, a little, just what it looks at.
+            # To write the hero's name again it then has only to learn where to look.
+            for block in self.h:
+                block.attn.c_attn.weight[2 * C :] += 0.5 * torch.eye(C)  # (C, C)
+                block.attn.c_proj.weight += torch.eye(C) / math.sqrt(2 * L)
 
     def hidden(self, ids, cache=None):  # (B, T) -> (B, T, C)
         """The stream after the last block; cache: of new_cache(), or None."""

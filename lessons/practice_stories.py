@@ -311,23 +311,23 @@ TABLES = {
 
 WHEN = ["One day", "One morning", "One afternoon", "One Saturday", "One fine day"]
 
-# Half of all stories begin with the same four words, as in the books.
+# Half of all stories begin with the same four words, as in the books. All say the name
+# twice at once: a model learns to repeat a name over a short way first, then over long.
 OPENINGS = [
-    "Once upon a time, there was {hero.intro} who {who}.",
     "Once upon a time, there was {hero.intro}. {Hero} {who}.",
     "Once upon a time, {homeland} lived {hero.intro}. {Hero} {who}.",
-    "Once upon a time, there lived {hero.intro} who {who}.",
+    "Once upon a time, there lived {hero.intro}. {Hero} {who}.",
     "Once upon a time, {hero.intro} lived {homeland}. {Hero} {who}.",
-    "Once upon a time, long ago, there was {hero.intro} who {who}.",
-    "There once was {hero.intro} who {who}.",
+    "Once upon a time, long ago, there was {hero.intro}. {Hero} {who}.",
+    "There once was {hero.intro}. {Hero} {who}.",
     "{Homeland} lived {hero.intro}. {Hero} {who}.",
-    "This is the story of {hero.intro} who {who}.",
+    "This is the story of {hero.intro}. {Hero} {who}.",
     '"Good morning, world!" said {hero.intro}. {Hero} {who}.',
 ]
 NAMED_OPENINGS = OPENINGS + [
     "Once upon a time, there was a little {kind} called {hero}. {Hero} {who}.",
-    "{Hero} was a little {kind} who {who}.",
-    "Everyone knew {hero}. {Hero} was a little {kind} who {who}.",
+    "{Hero} was a little {kind}. {Hero} {who}.",
+    "Everyone knew {hero}. {Hero} was a little {kind}. {Hero} {who}.",
 ]
 HOMES = {
     "child": [

@@ -146,8 +146,20 @@ def test_projections_into_the_stream_start_smaller_by_the_root_of_two_l(gpt):
     torch.manual_seed(0)
     model = gpt.GPT(SMALL | {"n_layer": 8, "n_embd": 128, "n_head": 4})
     plain = model.h[0].mlp.c_fc.weight.std().item() * math.sqrt(128)
-    narrow = model.h[0].attn.c_proj.weight.std().item() * math.sqrt(128)
+    narrow = model.h[0].mlp.c_proj.weight.std().item() * math.sqrt(128)
     assert plain / narrow == pytest.approx(math.sqrt(2 * 8), rel=0.05)
+
+
+def test_a_head_starts_by_handing_on_what_it_looks_at(gpt):
+    # What a value becomes on its way through c_attn and c_proj is mostly itself: the
+    # diagonal of the product is 0.5 / sqrt(2 L) = 0.25 for L = 2, the rest is chance.
+    torch.manual_seed(0)
+    model = gpt.GPT(SMALL | {"n_layer": 2, "n_embd": 128, "n_head": 4})
+    attention = model.h[0].attn
+    way = attention.c_proj.weight @ attention.c_attn.weight[2 * 128 :]  # (128, 128)
+    assert way.diagonal().mean().item() == pytest.approx(0.25, abs=0.02)
+    others = way - torch.diag(way.diagonal())
+    assert abs(others.mean().item()) < 0.01
 
 
 # --------------------------------------------------------------------------- counting
