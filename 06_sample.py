@@ -43,14 +43,14 @@ showing = importlib.import_module("showing")  # lessons/showing.py: bars, pages'
 # ===================================================================== 3. CONSTANTS
 # -- what to write
 PROMPT = "Once upon a time"  # how each story begins; "": the model begins by itself
-SAMPLES = 5  # stories, written side by side as one batch
+SAMPLES = 10  # stories, written side by side as one batch
 MAX_TOKENS = 400  # of a story, if it does not end by itself before
 CHAT = False  # True: you type a beginning, it writes the ending, again and again
 # -- how daring to be
 TEMPERATURE = 0.8  # 0: always the likeliest token; 1: as learnt; 1.5: wild
 TOP_K = None  # keep only the so many likeliest tokens; try 1: the same as temperature 0
-TOP_P = 0.95  # keep the likeliest ones that together have this chance; 1.0: all
-MIN_P = 0.0  # drop tokens below this share of the best one's chance; try 0.1
+TOP_P = 1.0  # keep the likeliest ones that together have this chance; try 0.9
+MIN_P = 0.1  # drop tokens below this share of the best one's chance; 0: none
 REPETITION_PENALTY = 1.0  # above 1: tokens already there lose; 1.3 breaks "a big, big"
 SEED = 1  # of the dice; another seed, other stories
 
