@@ -215,7 +215,8 @@ class GPT(nn.Module):
             # To write the hero's name again it then has only to learn where to look.
             for block in self.h:
                 block.attn.c_attn.weight[2 * C :] += 0.5 * torch.eye(C)  # (C, C)
-                block.attn.c_proj.weight += torch.eye(C) / math.sqrt(2 * L)
+                # Copies are alike and add up in full: by L, not by its root.
+                block.attn.c_proj.weight += torch.eye(C) / L
 
     def hidden(self, ids, cache=None):  # (B, T) -> (B, T, C)
         """The stream after the last block; cache: of new_cache(), or None."""

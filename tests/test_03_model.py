@@ -152,7 +152,7 @@ def test_projections_into_the_stream_start_smaller_by_the_root_of_two_l(gpt):
 
 def test_a_head_starts_by_handing_on_what_it_looks_at(gpt):
     # What a value becomes on its way through c_attn and c_proj is mostly itself: the
-    # diagonal of the product is 0.5 / sqrt(2 L) = 0.25 for L = 2, the rest is chance.
+    # diagonal of the product is 0.5 / L = 0.25 for L = 2, the rest is chance.
     torch.manual_seed(0)
     model = gpt.GPT(SMALL | {"n_layer": 2, "n_embd": 128, "n_head": 4})
     attention = model.h[0].attn
