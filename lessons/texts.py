@@ -10,14 +10,11 @@ models, all of it is about files that may be larger than memory.
 """
 import concurrent.futures
 import errno
-import http.client
 import itertools
 import multiprocessing
 import os
 import signal
 import time
-import urllib.error
-import urllib.request
 
 from tqdm import tqdm
 
@@ -25,7 +22,8 @@ from plumbing import ROOT, sha256_of, stop
 
 DATA = ROOT / "data"
 BLOCK = 2**20  # bytes read at a time
-RANGE = 16 * 2**20  # bytes of a task for one worker
+BATCH = 2 * 2**20  # characters worked on at a time
+RANGE = 8 * 2**20  # bytes of a task for one worker
 LONGEST_STORY = 16 * 2**20  # bytes; a longer one must be a missing separator
 SMALLEST_TEXT = 10_000  # bytes; from less there is nothing to learn
 EDIT = "Edit TEXT at the top of 01_bpe.py, then: python 01_bpe.py"
@@ -92,6 +90,8 @@ def download(name):
     What has arrived waits in NAME.part, and the next try asks for the rest only. The
     file gets its name when length and sha256 are right. Raises SystemExit otherwise.
     """
+    import http.client  # here, for workers need no network and start sooner without
+
     path, (size, sha256) = DATA / name, FILES[name]
     if path.exists() and path.stat().st_size == size:
         return path
@@ -125,6 +125,8 @@ def download(name):
 
 def fetch(address, part, size):
     """Append the missing bytes of `address` to the file `part`, with a bar."""
+    import urllib.request
+
     have = part.stat().st_size if part.exists() else 0
     if have > size:  # more than there can be: not ours
         part.unlink()
@@ -236,6 +238,18 @@ def read_stories(path, separator, begin, end):
                 story = story.strip()
                 if story:
                     yield story
+
+
+def batches(path, separator, begin, end):
+    """Yield the stories in bytes begin..end as lists of about BATCH characters each."""
+    batch, size = [], 0
+    for story in read_stories(path, separator, begin, end):
+        batch.append(story)
+        size += len(story)
+        if size >= BATCH:
+            yield batch
+            batch, size = [], 0
+    yield batch
 
 
 def first_stories(tasks, count):

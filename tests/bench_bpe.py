@@ -328,17 +328,14 @@ def compare(kind, names, path, vocabulary, threads, repeat):
         name: [statistics.median(column) for column in zip(*results)]
         for name, results in found.items()
     }
-    ours = next(iter(table.values()))
-    print(
-        f"  {'median of':22}{'seconds':>9}{'CPU s':>8}{'MB/s':>8}{'peak MB':>9}", end=""
-    )
-    print(f"{'time':>9}{'CPU':>7}   (ours / this)")
+    ours = table.get("ours")  # there is none where our stages run alone
+    head = f"  {'median of':22}{'seconds':>9}{'CPU s':>8}{'MB/s':>8}{'peak MB':>9}"
+    print(head + (f"{'time':>9}{'CPU':>7}   (ours / this)" if ours else ""))
     for name, (seconds, cpu, peak) in table.items():
-        print(
-            f"  {name:22}{seconds:9.2f}{cpu:8.2f}{size / seconds:8.1f}{peak:9.0f}",
-            end="",
-        )
-        print(f"{ours[0] / seconds:9.2f}{ours[1] / cpu:7.2f}", flush=True)
+        line = f"  {name:22}{seconds:9.2f}{cpu:8.2f}{size / seconds:8.1f}{peak:9.0f}"
+        if ours:
+            line += f"{ours[0] / seconds:9.2f}{ours[1] / cpu:7.2f}"
+        print(line, flush=True)
 
 
 def main():

@@ -62,6 +62,18 @@ def test_no_border_of_blocks_or_ranges_changes_the_stories(
         assert read_all(path) == wanted
 
 
+@pytest.mark.parametrize("size", [1, 10, 25, 1000])
+def test_batches_hold_every_story_once_in_its_order(tmp_path, monkeypatch, size):
+    monkeypatch.setattr(texts, "BATCH", size)
+    stories = ["x" * n for n in range(1, 12)]
+    path = tmp_path / "text.txt"
+    path.write_text("\n\n".join(stories))
+    batches = list(texts.batches(*texts.tasks(path)[0]))
+    assert [story for batch in batches for story in batch] == stories
+    # Without its last story a batch is still too small, so none is much too large.
+    assert all(sum(map(len, batch[:-1])) < size for batch in batches)
+
+
 @pytest.mark.parametrize("shift", range(20))
 def test_a_separator_exactly_at_the_border_of_a_range_is_seen(
     tmp_path, small_steps, shift
