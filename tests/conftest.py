@@ -2,6 +2,7 @@
 import importlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "lessons")]
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+# A shell that starts pytest in the background lets it, and the scripts it starts, ignore
+# Ctrl-C; with a handler of its own, the scripts get the usual one again.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SCRIPTS = [
     "01_bpe.py", "02_prepare.py", "03_model.py", "04_train.py", "05_eval.py",
