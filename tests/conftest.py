@@ -1,10 +1,14 @@
 """What several test files share: the scripts as modules, and a small trained world."""
+import functools
 import importlib
+import json
 import os
+import select
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -34,6 +38,36 @@ def gpt():
     return importlib.import_module("03_model")
 
 
+class Starter:
+    """The process of tests/starter.py, asked by lines of JSON."""
+
+    def __init__(self):
+        self.process = subprocess.Popen(
+            [sys.executable, ROOT / "tests" / "starter.py"], stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, text=True, bufsize=1,
+        )  # fmt: skip
+
+    def run(self, folder, script, arguments, timeout):
+        with tempfile.TemporaryDirectory() as place:
+            names = [os.path.join(place, name) for name in ("stdout", "stderr")]
+            order = {"folder": folder, "script": script, "arguments": arguments}
+            order |= {"environment": dict(os.environ)}
+            order |= dict(zip(("stdout", "stderr"), names))
+            print(json.dumps(order), file=self.process.stdin, flush=True)
+            if not select.select([self.process.stdout], [], [], timeout)[0]:
+                self.process.kill()
+                starter.cache_clear()
+                raise subprocess.TimeoutExpired(script, timeout)
+            code = int(self.process.stdout.readline())
+            texts = [Path(name).read_text("utf-8") for name in names]
+        return subprocess.CompletedProcess([script, *arguments], code, *texts)
+
+
+@functools.cache
+def starter():
+    return Starter()
+
+
 class Workshop:
     """A copy of the course in a temporary folder, edited and run as learners do."""
 
@@ -55,12 +89,18 @@ class Workshop:
             lines[places[0]] = f"{name} = {value!r}\n"
         path.write_text("".join(lines), "utf-8")
 
-    def run(self, script, *arguments, timeout=300):
-        """Run a script; returns the finished process with stdout and stderr as text."""
-        return subprocess.run(
-            [sys.executable, script, *arguments],
-            cwd=self.folder, capture_output=True, text=True, timeout=timeout,
-        )  # fmt: skip
+    def run(self, script, *arguments, timeout=300, afresh=False):
+        """Run a script; returns the finished process with stdout and stderr as text.
+
+        With afresh, by a Python of its own, as learners do; else by tests/starter.py,
+        which is faster by an `import torch`.
+        """
+        if afresh:
+            return subprocess.run(
+                [sys.executable, script, *arguments],
+                cwd=self.folder, capture_output=True, text=True, timeout=timeout,
+            )  # fmt: skip
+        return starter().run(str(self.folder), script, arguments, timeout)
 
     def refuses(self, script, *expected, arguments=()):
         """Run a script that must stop: three lines, exit code 1, no traceback."""

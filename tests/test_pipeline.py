@@ -28,7 +28,7 @@ def walked(tmp_path_factory, small_text):
     shop.edit("04_train.py", TOKENS=128 * 8 * 40, EVALUATIONS=2)
     shop.outputs = {}
     for script in SCRIPTS:
-        done = shop.run(script)
+        done = shop.run(script, afresh=True)
         assert done.returncode == 0, script + done.stdout + done.stderr
         shop.outputs[script] = done.stdout
     return shop
