@@ -16,8 +16,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "lessons")]
 os.environ.setdefault("OMP_NUM_THREADS", "2")
-# A shell that starts pytest in the background lets it, and the scripts it starts, ignore
-# Ctrl-C; with a handler of its own, the scripts get the usual one again.
+# A shell that starts pytest in the background lets it, and the scripts it starts,
+# ignore Ctrl-C; with a handler of its own, the scripts get the usual one again.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SCRIPTS = [

@@ -1,8 +1,9 @@
 """Starts scripts for the tests without importing torch anew for each of them.
 
-`import torch` takes a second or two, and the tests run a hundred scripts. So one process
-imports it once and then forks: each script runs in a child of its own, as "__main__",
-with its own folder, output and exit code. No thread is started before the fork.
+`import torch` takes a second or two, and the tests run a hundred scripts. So one
+process imports it once and then forks: each script runs in a child of its own, as
+"__main__", with its own folder, output and exit code. No thread is started before the
+fork.
 
 One line of JSON comes in for each script, its exit code goes out.
 """
