@@ -213,6 +213,28 @@ def test_each_token_comes_with_the_candidates_it_was_chosen_from(shared):
         assert event["entropy"][0] == pytest.approx(bits, abs=0.02)
 
 
+def test_the_candidates_are_those_of_the_samplers_even_when_the_window_slides(
+    shared, monkeypatch
+):
+    # A penalty for repeated tokens depends on which tokens are seen at that moment.
+    sample, shaped = shared.quest.sample, []
+    choose = sample.choose
+
+    def spy(logits, seen, how, dice):
+        shaped.append(sample.shape(logits[0], seen[0], how).softmax(-1))
+        return choose(logits, seen, how, dice)
+
+    monkeypatch.setattr(sample, "REPETITION_PENALTY", 2.0)
+    monkeypatch.setattr(sample, "choose", spy)
+    wish = {"temperature": 1.0, "top_k": None, "top_p": 1.0, "min_p": 0}
+    events = [e for e in shared.tell(text="A", length=90, seed=4, **wish) if "id" in e]
+    assert len(events) == len(shaped) > 64  # more than the context
+    for event, chances in zip(events, shaped):
+        assert event["chance"][1] == pytest.approx(chances[event["id"]], abs=1e-3)
+        for i, _, _, after in event["candidates"]:
+            assert after == pytest.approx(chances[i].item(), abs=1e-3)
+
+
 def test_characters_come_whole_however_their_bytes_are_cut(shared, monkeypatch):
     ids = shared.tokenizer.encode("é🙂a")
 
