@@ -151,9 +151,8 @@ def looks_finished(stories):
 # encoded once; after that, encoding is looking up.
 
 
-# A space with another blank after it. (Python's re takes \x1c-\x1f for blanks, too,
-# which stage 1's GPT2_PATTERN does not: hence not simply \s.)
-two_blanks = re.compile(r" [^\S\x1c-\x1f]").search
+class TwoBlanks(Exception):
+    """GPT2_PATTERN cuts at every space, unless it is one of several blanks in a row."""
 
 
 class Encoder(dict):
@@ -171,17 +170,20 @@ class Encoder(dict):
         return np.array(self.tokenizer.encode(text), dtype="<u2").tobytes()
 
     def __missing__(self, word):
+        if not word or word[0].isspace():
+            raise TwoBlanks
         if len(self) > REMEMBERED:
             self.clear()
         self[word] = self.ids(" " + word)
         return self[word]
 
     def encode(self, story):
-        """str -> its ids as bytes, cut at spaces: as in stage 1, and as exact."""
-        if two_blanks(story):
-            return self.ids(story)
+        """str -> its ids as bytes, looked up word by word."""
         first, *spaced = story.split(" ")
-        return self.first_ids(first) + b"".join(map(self.__getitem__, spaced))
+        try:
+            return self.first_ids(first) + b"".join(map(self.__getitem__, spaced))
+        except TwoBlanks:
+            return self.ids(story)
 
 
 encoder = None  # of this process: made once, kept for all its tasks
