@@ -388,7 +388,11 @@ def look_back(tokenizer):
     print(f"[check] train.bin[0:12] is {ids[:12].tolist()}")
     cut = "|".join(bpe.show(tokenizer.token_bytes[i]) for i in ids[:12])
     print(f"[check] which reads      {cut}")
-    largest = max(int(ids[i : i + 2**24].max()) for i in range(0, len(ids), 2**24))
+    # What was read of a memmap stays in memory for a while; blocks of it do not.
+    step, path = 2**23, OUT / "train.bin"
+    starts = range(0, len(ids), step)
+    blocks = (np.fromfile(path, "<u2", step, offset=2 * start) for start in starts)
+    largest = max(int(block.max()) for block in blocks)
     assert largest < len(tokenizer), "an id beyond the vocabulary: is the file ours?"
     print(f"[check] largest id {largest:,}, below the vocabulary's {len(tokenizer):,}")
 
