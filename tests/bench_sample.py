@@ -7,7 +7,8 @@ Run by hand, never by pytest. The weights are random: speed does not ask for sen
 write greedily from the same prompt, and must write the same tokens. They take turns,
 round by round; what counts is the median over the rounds of the ratio to nanoGPT's way
 in the same round, because the speed of a shared machine drifts. transformers is left
-out where it is not installed (tests/requirements-peers.txt).
+out where it is not installed (tests/requirements-peers.txt). int8 is the model of
+lessons/quests/take_home.py; its weights are rounded, so its tokens may be others.
 """
 
 import argparse
@@ -21,9 +22,10 @@ import torch
 import torch.nn.functional as F
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "lessons")]
+sys.path[:0] = [str(ROOT), str(ROOT / "lessons"), str(ROOT / "lessons" / "quests")]
 gpt = importlib.import_module("03_model")
 sample = importlib.import_module("06_sample")
+take_home = importlib.import_module("take_home")
 
 VOCABULARY = 8192
 PROMPT = [2, 400, 401, 402, 403]  # <BOS> and four words
@@ -117,6 +119,7 @@ def main():
     peer = in_transformers(model)
     print(f"{wanted.size}: {size:,} parameters; {wanted.tokens} new tokens, float32")
     writers = {"nanoGPT's way": (nano, model), "ours": (ours, model)}
+    writers["int8"] = ours, take_home.to_int8(model)
     if peer is not None:
         writers["transformers"] = (theirs, peer)
     for batch in wanted.batches:
@@ -135,6 +138,7 @@ def main():
             against = zip(speeds[name], speeds["nanoGPT's way"])
             ratio = statistics.median(a / b for a, b in against)
             same = "same tokens" if texts[name] == texts["ours"] else "OTHER TOKENS"
+            same = "rounded weights" if name == "int8" else same
             speed = statistics.median(speeds[name])
             print(f"  {name:14} {speed:10,.0f}   x {ratio:5.2f}   {same}")
 

@@ -193,8 +193,8 @@ def test_int8_takes_less_than_three_tenths(quest, model, small):
     assert len(quest.packed(small.wte.weight)[2]) == small.wte.weight.shape[0] * 2 * 34
 
 
-@pytest.mark.parametrize("rows", [1, 2, 4, 5])
-@pytest.mark.parametrize("shape", [(1, 32), (7, 64), (64, 96), (33, 320)])
+@pytest.mark.parametrize("rows", [1, 3, 4, 6, 32, 33])
+@pytest.mark.parametrize("shape", [(1, 32), (7, 64), (64, 96), (33, 320), (500, 320)])
 def test_c_and_torch_multiply_alike(quest, rows, shape):
     if quest.kernel() is None:
         pytest.skip("there is no C compiler")
@@ -236,7 +236,7 @@ def test_rows_that_are_no_whole_groups_stay_float(quest, gpt, tokenizer, tmp_pat
     assert [n for n in kinds if kinds[n] == "Int8"] == ["h.0.mlp.c_proj.weight"]
     path = tmp_path / "odd.gguf"
     path.write_bytes(quest.gguf(small, tokenizer))
-    ids = torch.arange(4, 36)[None]
+    ids = torch.arange(4, 36).repeat(2, 1)
     assert quest.read_back(path, small, tokenizer, ids) == 0
 
 
@@ -481,7 +481,8 @@ def test_llama_cpp_reads_the_8_bits_as_we_do(home, small, ids):
             peer.eval(row.tolist())
             theirs = torch.tensor(np.array(peer.scores[: len(row)]))
             ours = small(row[None])[0]
-            assert F.cosine_similarity(theirs, ours).min() > 0.999
+            alike = F.cosine_similarity(theirs, ours)
+            assert alike.mean() > 0.999 and alike.min() > 0.99
 
 
 def test_llama_cpp_cuts_a_thousand_texts_as_we_do(home, tokenizer, texts):

@@ -5,7 +5,7 @@
 """Side quest: make your model four times smaller, and let other programs run it.
 
 READS   artifacts/04_train/best.pt, artifacts/01_bpe/tokenizer.json,
-        artifacts/02_prepare/valid.bin
+        artifacts/02_prepare/valid.bin, lessons/int8.c
 WRITES  artifacts/take_home/hugging-face/   for transformers and mlx-lm
         artifacts/take_home/story-f32.gguf  for llama.cpp, LM Studio, Ollama
         artifacts/take_home/story-q8.gguf   the same in 8 bits instead of 32
@@ -115,10 +115,10 @@ class Int8:
         return (self.numbers * self.scales).flatten(1)  # (N, G, 32) -> (N, K)
 
     def linear(self, x):  # (..., K) -> (..., N)
-        """x @ weights.T, for a few rows in C, straight from int8."""
+        """x @ weights.T, in C straight from int8 if x has only a few rows."""
         in_c, rows = kernel(), x.numel() // x.shape[-1]
-        # For many rows a float copy, soon forgotten, costs less than it saves.
-        if in_c is None or rows > 4 or x.dtype != torch.float32:
+        if in_c is None or rows > 32 or x.dtype != torch.float32:
+            # For many rows a float copy, soon forgotten, costs little.
             return F.linear(x, self.float())
         x, (N, G, _) = x.contiguous(), self.numbers.shape
         y = x.new_empty(*x.shape[:-1], N)
@@ -148,27 +148,9 @@ def to_int8(model):  # GPT -> GPT
 
 # ---- the same in C. Each token needs every weight once. In a large model the time goes
 # into fetching them from memory, and bytes come four times as fast as floats, if nobody
-# makes floats of them on the way. torch has no function for this; these lines are the
+# makes floats of them on the way. torch has no function for this; lessons/int8.c is the
 # matmul of llama2.c (Karpathy 2023), except that x stays float.
 
-SOURCE = """
-#include <stdint.h>
-/* y (rows, N) = x (rows, 32 G) times w (N, G, 32), whose scales are (N, G) */
-void linear(const int8_t *w, const float *scale, const float *x, float *y,
-            long rows, long N, long G) {
-    for (long row = 0; row < rows; row++, x += 32 * G)
-        for (long n = 0; n < N; n++) {
-            float sum = 0;
-            for (long g = 0; g < G; g++) {
-                float dot = 0;
-                for (int i = 0; i < 32; i++)
-                    dot += w[(n * G + g) * 32 + i] * x[g * 32 + i];
-                sum += dot * scale[n * G + g];
-            }
-            *y++ = sum;
-        }
-}
-"""
 # Sums may be taken in any order: only so can eight products be added at once. (gcc's
 # -ffast-math would say so, too, but can change the arithmetic of the whole process.)
 ORDER = "-fassociative-math -fno-signed-zeros -fno-trapping-math -fno-math-errno"
@@ -176,17 +158,19 @@ ORDER = "-fassociative-math -fno-signed-zeros -fno-trapping-math -fno-math-errno
 
 @functools.cache
 def kernel():
-    """The function above, compiled; None if there is no C compiler."""
-    how = {"input": SOURCE.encode(), "check": True, "stderr": subprocess.DEVNULL}
-    with tempfile.TemporaryDirectory() as folder:
-        library = Path(folder) / "linear.so"
-        for native in ("-march=native", "-O3"):  # not every compiler knows the first
-            flags = ["-O3", native, *ORDER.split(), "-shared", "-fPIC", "-o"]
-            command = [str(C_COMPILER), *flags, str(library), "-x", "c", "-"]
-            # No such program, or a file that does not fit this Python: do without.
+    """The function of int8.c, compiled; None if there is no C compiler."""
+    source, cc = ROOT / "lessons" / "int8.c", str(C_COMPILER)
+    for flags in ("-march=native -fopenmp", "-march=native", ""):  # who knows which?
+        with tempfile.TemporaryDirectory() as folder:
+            made, library = f"{folder}/int8.o", f"{folder}/int8.so"
+            compiling = [cc, "-O3", *flags.split(), *ORDER.split(), "-fPIC", "-c"]
+            # Linked apart, so that it comes without threads (OpenMP) of its own: it
+            # finds torch's, and two sets of them would fight for the cores.
+            linking = [cc, "-shared", made, "-o", library]
             with contextlib.suppress(OSError, subprocess.CalledProcessError):
-                subprocess.run(command, **how)
-                found = ctypes.CDLL(str(library)).linear
+                for command in ([*compiling, str(source), "-o", made], linking):
+                    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+                found = ctypes.CDLL(library).linear
                 found.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_long] * 3
                 return found
 
