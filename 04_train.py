@@ -12,18 +12,16 @@ READS   artifacts/02_prepare/ (train.bin, valid.bin), artifacts/03_model/model.p
 WRITES  artifacts/04_train/: best.pt, the weights with the lowest validation loss;
         last.pt, all it takes to go on; log.csv and run.html, the course of the run
 RUN     python 04_train.py   (stopped? the same command goes on)
+        torchrun --nproc-per-node 2 04_train.py   the same in two processes
 TAKES   about 4 minutes on 2 cores of an AMD EPYC (Zen 3), torch 2.13.0, 2026-11-23
 LESSON  lessons/06_training.md
 """
 
 # ======================================================================= 2. IMPORTS
-import copy
 import functools
 import hashlib
 import importlib
-import itertools
 import math
-import os
 import statistics
 import sys
 import time
@@ -35,7 +33,9 @@ from tqdm import tqdm
 
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE / "lessons"))
-import machine  # lessons/machine.py: devices, memory, the GPU's dice
+import forecast  # lessons/forecast.py: what a run will take
+import machine  # lessons/machine.py: devices, memory, checkpoints
+import team  # lessons/team.py: several processes as one; alone, it does nothing
 from plumbing import ctrl_c_noted, fill_page, in_range, need, one_of, read_json
 from plumbing import run_stage, same_tokenizer, sha256_of, shown, stop, write_whole
 
@@ -70,7 +70,9 @@ PRESETS = [  # parameters up to, TOKENS, texts per step, MAX_LR
     (50_000_000, 100_000_000, 32, 8e-4),
     (math.inf, 100_000_000, 64, 5e-4),
 ]
-RECIPES = [(12, 8), (24, 16), (math.inf, 32)]  # GB of memory up to, largest MICRO_BATCH
+RECIPES = [  # GB of memory up to, largest MICRO_BATCH, passes per step if it has texts
+    (12, 8, 4), (24, 16, 2), (48, 32, 2), (math.inf, 32, 1),
+]  # fmt: skip
 EVALUATIONS = 10  # how often per run to measure, speak and save
 SAVE_MINUTES = 5  # save at least this often
 DATA = HERE / "artifacts" / "02_prepare"
@@ -113,11 +115,13 @@ class Batches:
     Every text begins at a story's <BOS>, because that is how we shall use the model; it
     runs on over the next stories until it has T + 1 tokens. Each story begins a text
     once before any begins one again. Batch n depends on n and the seed alone, so a run
-    that goes on after a stop needs no memory of what it has read.
+    that goes on after a stop needs no memory of what it has read. The i-th of k
+    processes (share = i, k) takes batches i, k + i, 2 k + i ... of those of one alone.
     """
 
-    def __init__(self, path, context, seed):
-        self.ids = np.memmap(path, dtype="<u2", mode="r")
+    def __init__(self, path, context, seed, share=(0, 1)):
+        need(path, "02_prepare.py")
+        self.ids, self.share = np.memmap(path, dtype="<u2", mode="r"), share
         # (N,) places of <BOS> (id 2) at which T + 1 tokens are left
         blocks = range(0, len(self.ids), 2**24)  # so that memory holds one at a time
         found = (np.flatnonzero(self.ids[i : i + 2**24] == 2) + i for i in blocks)
@@ -127,7 +131,8 @@ class Batches:
         self.epoch, self.order = None, None
 
     def batch(self, n, size):  # -> (B, T) inputs, (B, T) targets: one token later
-        rows = []
+        rows, (i, k) = [], self.share
+        n = n * k + i
         for place in range(n * size, (n + 1) * size):
             epoch, i = divmod(place, len(self.starts))
             if epoch != self.epoch:  # a new pass over the stories, a new order
@@ -227,41 +232,7 @@ def speak(model, tokenizer, prompt, device, temperature=0.8):
     return tokenizer.decode(ids)
 
 
-def seconds_per_step(model, batches, plan, device, steps=3):
-    """Time a few steps on a copy of the model, after one to warm up."""
-    trial = copy.deepcopy(model).to(device).train()
-    optimizer = make_optimizer(trial)
-    train_step(trial, optimizer, batches, 0, plan, device)
-    machine.wait_for(device)
-    started = time.perf_counter()
-    for step in range(1, steps + 1):
-        train_step(trial, optimizer, batches, step, plan, device)
-    machine.wait_for(device)
-    return (time.perf_counter() - started) / steps
-
-
 # ---- the record: what a run leaves behind, and how it goes on
-
-
-def resume(identity):
-    """-> contents of last.pt if it is of this very run, else None.
-
-    A run with other constants, another model or other data is another run: its folder
-    is put aside under a number, so that nothing is lost and both can be compared.
-    """
-    if not (OUT / "last.pt").exists():
-        return None
-    anew = f"rm -r {shown(OUT)} && python 04_train.py   # from the beginning"
-    last = machine.load_checkpoint(OUT / "last.pt", anew)
-    before = last.get("identity", {})
-    changed = [name for name in identity if identity[name] != before.get(name)]
-    if not changed:
-        return last
-    number = next(n for n in itertools.count(1) if not Path(f"{OUT}.{n}").exists())
-    os.rename(OUT, f"{OUT}.{number}")
-    print(f"[plan] a new run, because these changed: {', '.join(changed)};")
-    print(f"       the old one is kept in {shown(Path(f'{OUT}.{number}'))}/")
-    return None
 
 
 class Run:
@@ -279,20 +250,21 @@ class Run:
 
     def train(self, batches, last):
         """Step, look, save; raises SystemExit if the loss explodes or at Ctrl-C."""
-        torch.manual_seed(SEED)
+        torch.manual_seed(SEED + team.rank())
         self.model.train()
-        self.model.checkpointing = CHECKPOINTING
         if COMPILE:
             machine.compile_loss(self.model, *self.valid.batch(0, 2), self.device)
+        team.share_gradients(self.model)
         if last:
             self.restore(last)
         steps = self.plan["steps"]
         look_every = max(1, steps // 200)
         evaluate_at = {round(steps * (i + 1) / EVALUATIONS) for i in range(EVALUATIONS)}
         print(f"[start] at each evaluation it goes on from {self.prompt!r}")
-        bar = tqdm(total=steps, initial=self.step, desc="training", unit="step")
+        bar = tqdm(desc="training", total=steps, initial=self.step, unit="step",
+                   disable=team.rank() > 0)  # fmt: skip
         self.since, saved = (time.perf_counter(), self.step), time.perf_counter()
-        with bar, ctrl_c_noted() as asked_to_stop:
+        with bar, ctrl_c_noted() as asked:
             while self.step < steps:
                 done = train_step(self.model, self.optimizer, batches, self.step,
                                   self.plan, self.device)  # fmt: skip
@@ -302,35 +274,39 @@ class Run:
                 evaluating = self.step in evaluate_at
                 if evaluating or self.step % look_every == 0:
                     bar.set_postfix(loss=f"{self.look():.3f}")
-                if evaluating:
+                if evaluating and team.rank() == 0:
                     bar.clear()
                     self.evaluate()
                 late = time.perf_counter() - saved > 60 * SAVE_MINUTES
-                if evaluating or late or asked_to_stop:
+                late, stopping = team.anyone(late, asked)
+                if evaluating or late or stopping:
                     self.save()
                     saved = time.perf_counter()
                     self.since = saved, self.step
-                if asked_to_stop:
+                if stopping:
                     why = f"Step {self.step:,} of {steps:,} is saved; nothing is lost."
-                    raise stop("\nStopped by Ctrl-C.", why, "Go on: python 04_train.py")
+                    how = f"Go on: {team.command('04_train.py')}"
+                    raise stop("\nStopped by Ctrl-C.", why, how)
         speed = statistics.median(row["tokens_per_s"] for row in self.rows)
         print(f"[check] lowest validation loss {self.best:.3f}; {speed:,.0f} tokens a")
-        print(f"        second; at most {machine.peak_megabytes():,.0f} MB of memory")
+        print(f"        second; {machine.most_megabytes(self.device):,.0f} MB at most")
         print(f"[wrote] {shown(OUT)}/: best.pt last.pt log.csv run.html")
 
     def restore(self, last):
         """Put everything back as save() found it: the run does not notice the stop."""
         self.model.load_state_dict(last["weights"])
         self.optimizer.load_state_dict(last["optimizer"])
-        machine.set_rng_state(last["rng"], self.device)
+        machine.set_rng_state(last["rng"][team.rank()], self.device)
         self.step, self.rows, self.best = last["step"], last["rows"], last["best"]
-        self.pending = [tuple(pair.to(self.device)) for pair in last["pending"]]
+        pending = last["pending"][team.rank()].to(self.device)
+        self.pending = [tuple(pair) for pair in pending]
         print(f"[read] {shown(OUT / 'last.pt')}: going on after step {self.step:,}")
+        last.clear()  # twelve bytes per parameter that nobody needs any more
 
     def look(self):  # -> mean loss since the last look
         """Read the losses of the last steps: only here do we wait for the GPU."""
         pairs = torch.stack([torch.stack(pair) for pair in self.pending])  # (steps, 2)
-        losses, norms = pairs.T.tolist()
+        losses, norms = team.mean(pairs).T.tolist()
         loss, norm, self.pending = sum(losses) / len(losses), max(norms), []
         if not (math.isfinite(loss) and math.isfinite(norm)):
             why = f"Loss {loss}, gradient {norm}; what {shown(OUT)} holds is good."
@@ -363,9 +339,11 @@ class Run:
         """
         about = self.about | {"step": self.step, "weights": self.model.state_dict()}
         state = about | {"rows": self.rows, "best": self.best}
-        state["pending"] = torch.tensor(self.pending).reshape(-1, 2)
         state["optimizer"] = self.optimizer.state_dict()
-        state["rng"] = machine.rng_state(self.device)
+        state["pending"] = team.gather(torch.tensor(self.pending).reshape(-1, 2))
+        state["rng"] = team.gather(machine.rng_state(self.device))
+        if team.rank() > 0:
+            return
         # log.csv holds no times, so that equal runs leave equal files.
         names = ["step", "tokens", "lr", "train_loss", "grad_norm", "valid_loss"]
         lines = [names] + [[str(row[name]) for name in names] for row in self.rows]
@@ -401,75 +379,97 @@ def check_constants():
 
 
 def check_inputs():
-    """-> (model, tokenizer, stage 2's meta, fingerprints); SystemExit at a misfit."""
+    """-> (model, tokenizer, Batches to learn, to test, fingerprints), or SystemExit."""
     tokenizer = bpe.Tokenizer.load()
     meta = read_json(DATA / "meta.json", "02_prepare.py", "02_prepare/1")
     path = HERE / START_FROM if START_FROM else MODEL
     writer = "04_train.py" if START_FROM else "03_model.py"
     model, content = gpt.GPT.load(path, writer, DROPOUT)
+    model.checkpointing = CHECKPOINTING
     same_tokenizer(bpe.OUT, meta["tokenizer"], "train.bin", "python 02_prepare.py")
     same_tokenizer(bpe.OUT, content["tokenizer"], path.name, f"python {writer}")
-    context = model.config["context"]
-    for name in ("train", "valid"):
-        path, tokens = DATA / f"{name}.bin", meta[name]["tokens"]
-        need(path, "02_prepare.py")
-        if path.stat().st_size != 2 * tokens:
-            why = f"It should hold {tokens:,} ids of 2 bytes, as meta.json says."
-            raise stop(f"{name}.bin is damaged.", why, "python 02_prepare.py")
-        if not len(Batches(path, context, 0).starts):
-            why = f"No story of it has {context + 1} tokens before the end of the file."
-            how = "Take a longer text (01_bpe.py) or a shorter context (03_model.py)."
-            raise stop(f"{name}.bin is too short: {tokens:,} tokens.", why, how)
+    T, share = model.config["context"], (team.rank(), team.size())
+    batches = Batches(DATA / "train.bin", T, SEED, share)
+    valid = Batches(DATA / "valid.bin", T, 0)
+    forecast.check_tokens("train.bin", batches, meta["train"]["tokens"], model.config)
+    forecast.check_tokens("valid.bin", valid, meta["valid"]["tokens"], model.config)
     weights = b"".join(w.numpy().tobytes() for w in model.state_dict().values())
     inputs = {"model": hashlib.sha256(weights).hexdigest()}
-    return model, tokenizer, meta, inputs | {"data": meta["train"]["sha256"]}
+    return model, tokenizer, batches, valid, inputs | {"data": meta["train"]["sha256"]}
 
 
 # ========================================================================== 8. MAIN
+def preset(size):
+    """Number of parameters -> (TOKENS, texts per step, MAX_LR)."""
+    return next(row[1:] for row in PRESETS if size <= row[0])
+
+
+def recipe(texts, memory):  # texts per step, GB -> texts at once, passes
+    """Split a step as the machine's memory allows; the result does not depend on it."""
+    _, most, passes = next(row for row in RECIPES if memory <= row[0])
+    at_once = min(texts, most, max(4, texts // passes))
+    return at_once, max(1, texts // at_once)
+
+
 def make_plan(model):
     """The constants, with "auto" replaced; prints the arithmetic and the reasons."""
     size, T = sum(w.numel() for w in model.parameters()), model.config["context"]
-    _, tokens, texts, max_lr = next(p for p in PRESETS if size <= p[0])
+    tokens, texts, max_lr = preset(size)
+    texts = max(1, texts // team.size())
     memory = machine.gigabytes()
-    at_once = next(most for limit, most in RECIPES if memory <= limit)
-    micro = min(texts, at_once) if MICRO_BATCH == "auto" else MICRO_BATCH
-    accumulate = max(1, texts // micro) if ACCUMULATE == "auto" else ACCUMULATE
+    micro, accumulate = recipe(texts, memory)
+    if MICRO_BATCH != "auto":
+        micro, accumulate = MICRO_BATCH, max(1, texts // MICRO_BATCH)
+    accumulate = accumulate if ACCUMULATE == "auto" else ACCUMULATE
     tokens = tokens if TOKENS == "auto" else TOKENS
     max_lr = max_lr if MAX_LR == "auto" else MAX_LR
-    per_step = micro * accumulate * T
+    per_step = micro * accumulate * T * team.size()
     steps = max(1, round(tokens / per_step))
     print(f"[plan] {size:,} parameters: {tokens:,} tokens, learning rate {max_lr:g}")
-    print(f"[plan] {micro} texts x {T} tokens x {accumulate} passes = {per_step:,}")
-    print(f"       tokens per step ({memory:.0f} GB: at most {at_once} texts at once)")
+    times = f"{accumulate} passes" + f" x {team.size()} processes" * (team.size() > 1)
+    print(f"[plan] {micro} texts x {T} tokens x {times} = {per_step:,}")
+    print(f"       tokens per step (RECIPES for {memory:.0f} GB of memory)")
     plan = {"steps": steps, "micro_batch": micro, "accumulate": accumulate}
     return plan | {"max_lr": max_lr, "tokens_per_step": per_step}
 
 
+def look_ahead(model, batches, valid, plan, done):
+    """Choose the device, check that it can be trusted, tell what the run will take."""
+    config, before = model.config, machine.peak_megabytes()
+    tools = model, batches, make_optimizer, train_step
+    trial = functools.partial(forecast.Trial, *tools)
+    device, seconds = machine.choose_device(DEVICE, lambda d: trial(d).seconds(plan))
+    memory = before, machine.most_megabytes(device)
+    rows, V = plan["micro_batch"] * config["context"], config["vocab_size"]
+    machine.check_limits(device, rows, V, DROPOUT, CHECKPOINTING)
+    machine.check_device(model, *valid.batch(0, 2), device, gpt.check_causality)
+    trial(device).check_learning()
+    per_token = 3 * gpt.flops_per_token(config)  # forward, and twice that backward
+    speed = per_token * plan["tokens_per_step"] / seconds
+    best = forecast.matmul_rate(device, getattr(torch, PRECISION))
+    best *= team.size()
+    forecast.tell(plan["steps"] - done, seconds, speed, best, memory, device)
+    forecast.tell_others(gpt, config, speed, preset)
+    return device
+
+
 def main():
-    check_constants()
-    machine.keep_memory()
-    with machine.lock(OUT.parent / "04_train.lock", "04_train.py"):
-        model, tokenizer, meta, inputs = check_inputs()
-        learn, test = (meta[name]["tokens"] for name in ("train", "valid"))
-        print(f"[read] {shown(DATA)}/: {learn:,} tokens to learn, {test:,} to test")
+    lock = machine.lock(OUT.parent / "04_train.lock", "04_train.py")
+    with lock, team.joined(), machine.out_of_memory_told("04_train.py"):
+        check_constants()
+        machine.keep_memory()
+        model, tokenizer, batches, valid, inputs = check_inputs()
         plan = make_plan(model)
         constants = "WARMUP DROPOUT WEIGHT_DECAY SEED PRECISION EVALUATIONS".split()
         identity = plan | inputs | {name: globals()[name] for name in constants}
-        last = resume(identity)
+        resume = functools.partial(machine.resume, OUT, identity, "04_train.py")
+        last = team.first_then_others(resume)
         if last and last["step"] == plan["steps"]:
             print(f"[note] This run has finished its {plan['steps']:,} steps. To train")
             print("       anew, change a constant: the finished run will be kept, too.")
         else:
-            context = model.config["context"]
-            batches = Batches(DATA / "train.bin", context, SEED)
-            valid = Batches(DATA / "valid.bin", context, 0)
-            seconds = functools.partial(seconds_per_step, model, batches, plan)
-            device, seconds = machine.choose_device(DEVICE, seconds)
-            rows = plan["micro_batch"] * context
-            machine.check_limits(device, rows, model.config["vocab_size"])
-            machine.check_device(model, *valid.batch(0, 2), device, gpt.check_causality)
-            left = plan["steps"] - (last["step"] if last else 0)
-            print(f"[plan] {left:,} steps: {left * seconds / 60:.1f} minutes")
+            done = last["step"] if last else 0
+            device = look_ahead(model, batches, valid, plan, done)
             run = Run(model.to(device), tokenizer, valid, plan, identity, device)
             run.train(batches, last)
         print("Next: python 05_eval.py")

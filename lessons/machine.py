@@ -8,13 +8,16 @@ import copy
 import ctypes
 import fcntl
 import io
+import itertools
 import math
 import os
 import resource
 import sys
+from pathlib import Path
 
 import torch
 
+import team
 from plumbing import shown, stop, write_whole
 
 
@@ -61,8 +64,12 @@ def set_rng_state(states, device):
         getattr(torch, device.type).set_rng_state(states[device.type])
 
 
-def gigabytes():
-    """The memory of this machine; on a Mac, processor and GPU share it."""
+def gigabytes(device=None):
+    """The memory of this machine, or of its device; on a Mac, both share it."""
+    if device is not None and device.type == "mps":
+        return torch.mps.recommended_max_memory() / 2**30
+    if device is not None and device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory / 2**30
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
 
 
@@ -72,8 +79,35 @@ def peak_megabytes():
     return peak / (2**20 if sys.platform == "darwin" else 2**10)  # bytes there, KB here
 
 
+def most_megabytes(device):
+    """The most memory held so far, where the model is: a GPU counts its own."""
+    if device.type == "mps":  # keeps what it once took; so that is the most so far
+        return torch.mps.driver_allocated_memory() / 2**20
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved() / 2**20
+    return peak_megabytes()
+
+
+@contextlib.contextmanager
+def out_of_memory_told(script):
+    """Answer a lack of memory in three lines. torch has a class for it on NVIDIA, and a
+    plain RuntimeError elsewhere, so we go by the words.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        words = ("out of memory", "can't allocate memory", "not enough memory")
+        if isinstance(error, RuntimeError) and not any(w in str(error) for w in words):
+            raise
+        why = (str(error) or "No room is left.").splitlines()[0][:200]
+        how = f"Halve MICRO_BATCH, double ACCUMULATE; then: python {script}"
+        raise stop("\nThe memory does not suffice.", why, how) from None
+
+
 def lock(path, script):
     """Keep a second run of the script out for as long as this process lives."""
+    if team.rank() > 0:  # the first of the team holds it for all
+        return contextlib.nullcontext()
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = open(path, "w")
     try:
@@ -95,6 +129,10 @@ def choose_device(wanted, seconds):
     if wanted != "auto":
         print(f"[plan] device {wanted}: as DEVICE says")
         return names[wanted], seconds(names[wanted])
+    if team.size() > 1:  # all must choose alike, so there is no race
+        device = names.get("cuda", names["cpu"])
+        print(f"[plan] {team.size()} processes, each on its {device}: torchrun")
+        return device, seconds(device)
     times = {device: seconds(device) for device in names.values()}
     device = min(times, key=times.get)
     told = ", ".join(f"{d} {s:.3f} s" for d, s in times.items())
@@ -103,10 +141,16 @@ def choose_device(wanted, seconds):
     return device, times[device]
 
 
-def check_limits(device, rows, vocab_size):
+def check_limits(device, rows, vocab_size, dropout=0.0, checkpointing=False):
     """Raise SystemExit where Apple's GPUs are known to compute garbage in silence: sums
-    over 32,767 products and more (pytorch issues 183535 and 195163).
+    over 32,767 products and more (pytorch issues 183535 and 195163), and dropout when
+    forward is computed twice: the second time it blanks out others (194478).
     """
+    if device.type == "mps" and checkpointing and dropout > 0:
+        what = f"CHECKPOINTING with DROPOUT = {dropout} is wrong on an Apple GPU."
+        why = "Its dice are not put back, so the gradient is that of another model."
+        how = "Set one of them to its default (False, 0.0), then: python 04_train.py"
+        raise stop(what, why, how)
     if device.type == "mps" and max(rows, vocab_size) >= 32_767:
         what = f"Too large for an Apple GPU: {rows:,} tokens at once or the vocabulary"
         why = "Sums of 32,767 products and more can come out wrong there, silently."
@@ -132,6 +176,10 @@ def check_device(model, x, y, device, check_causality):
         f"[check] first loss {loss_here:.4f}, gradient {norm_here:.4f} on {device};"
         f" {loss:.4f}, {norm:.4f} on cpu; guessing blindly: ln V = {blind:.4f}"
     )
+    if not math.isfinite(loss) or not math.isfinite(norm):
+        why = "Before any training: its weights are spoilt, or an edit spoils the sum."
+        how = "Build it anew: python 03_model.py (or name another START_FROM)"
+        raise stop(f"The model's first loss is {loss}, its gradient {norm}.", why, how)
     if abs(loss - loss_here) > 1e-3 * loss or abs(norm - norm_here) > 1e-2 * norm:
         what = f"{device} computes something else than the CPU."
         why = "Its arithmetic cannot be trusted with this model on this system."
@@ -171,3 +219,24 @@ def load_checkpoint(path, again):
     except Exception as error:  # torch raises a dozen kinds for damaged files
         why = f"It is cut short or not ours ({str(error).splitlines()[0][:120]})."
         raise stop(f"{shown(path)} cannot be read.", why, again) from None
+
+
+def resume(folder, identity, script):
+    """-> contents of last.pt if it is of this very run, else None.
+
+    A run with other constants, another model or other data is another run: its folder
+    is put aside under a number, so that nothing is lost and both can be compared.
+    """
+    if not (folder / "last.pt").exists():
+        return None
+    anew = f"rm -r {shown(folder)} && python {script}   # from the beginning"
+    last = load_checkpoint(folder / "last.pt", anew)
+    before = last.get("identity", {})
+    changed = [name for name in identity if identity[name] != before.get(name)]
+    if not changed:
+        return last
+    number = next(n for n in itertools.count(1) if not Path(f"{folder}.{n}").exists())
+    os.rename(folder, f"{folder}.{number}")
+    print(f"[plan] a new run, because these changed: {', '.join(changed)};")
+    print(f"       the old one is kept in {shown(Path(f'{folder}.{number}'))}/")
+    return None

@@ -4,6 +4,7 @@ import doctest
 import importlib
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -79,6 +80,14 @@ def test_each_story_comes_once_before_any_comes_twice(train, numbered):
     seen = sum(firsts, [])[: 2 * count]  # two of four passes
     assert len(set(seen[:count])) == count and len(set(seen[count:])) == count
     assert seen[:count] != seen[count:], "the second pass should have another order"
+
+
+def test_two_processes_read_together_what_one_would_read_alone(train, numbered):
+    alone = train.Batches(numbered, context=12, seed=1)
+    pair = [train.Batches(numbered, 12, 1, share=(i, 2)) for i in range(2)]
+    for n in range(5):
+        for i in range(2):
+            assert torch.equal(pair[i].batch(n, 3)[0], alone.batch(2 * n + i, 3)[0])
 
 
 def test_batch_n_is_the_same_in_every_run_whatever_came_before(train, numbered):
@@ -187,6 +196,14 @@ def test_a_run_learns_speaks_and_leaves_everything_behind(ready):
     assert float(rows[-1]["train_loss"]) < 4.5
     assert sum(1 for row in rows if row["valid_loss"]) == 3
     assert done.stdout.count("It says:") == 3
+    # What was foretold before the first step, and what it was in the end.
+    foretold = re.search(r"MB of memory now, at most about ([\d,]+) MB", done.stdout)[1]
+    most = re.search(r"second; ([\d,]+) MB at most", done.stdout)[1]
+    foretold, most = (float(number.replace(",", "")) for number in (foretold, most))
+    assert foretold == pytest.approx(most, rel=0.2)
+    assert re.search(r"\[plan\] 60 steps of [\d.]+ s: .*, until", done.stdout)
+    for words in ("GFLOP/s", "tiny ", "medium ", "steps on 4 short texts: loss"):
+        assert words in done.stdout
     assert done.stdout.rstrip().endswith("Next: python 05_eval.py")
     # 4 bytes per weight, and 8 more for the two averages that AdamW keeps of each.
     best = os.path.getsize(ready.folder / "artifacts/04_train/best.pt")
@@ -212,21 +229,33 @@ def test_another_constant_makes_another_run_and_keeps_the_old_one(ready):
 
 
 # Loads torch once, then starts the training again and again in children that can be
-# killed. A line per child: the seconds after which it is to be killed, or 0 for never.
+# killed. A line per child: the seconds from [start], where the steps begin, to its end,
+# or 0: it may live. Prints, per killed child, the half-written files that it leaves.
 KILLER = """
-import importlib, os, signal, sys, time
+import importlib, os, pathlib, signal, sys, time
 sys.path.insert(0, ".")
 train = importlib.import_module("04_train")
-sys.stdout = sys.stderr = open(os.devnull, "w")
+report = sys.stdout
 for line in sys.stdin:
+    read, write = os.pipe()
     child = os.fork()
     if child == 0:
+        sys.stdout = os.fdopen(write, "w", buffering=1)
+        sys.stderr = open(os.devnull, "w")
         train.main()
         os._exit(0)
+    os.close(write)
+    said = os.fdopen(read)
     if float(line):
+        while not said.readline().startswith("[start]"):
+            pass
         time.sleep(float(line))
         os.kill(child, signal.SIGKILL)
+    said.read()
     os.waitpid(child, 0)
+    parts = pathlib.Path("artifacts/04_train").glob("*.part")
+    print("killed" if float(line) else "lived", *(path.name for path in parts),
+          file=report, flush=True)
 """
 
 
@@ -234,17 +263,21 @@ def test_killed_twenty_times_a_run_ends_as_if_nothing_had_happened(ready, monkey
     # Two threads add in another order than one: equal bits need equal threads.
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     # With SAVE_MINUTES = 0 every step is saved, so many kills fall into a write.
-    ready.edit("04_train.py", SAVE_MINUTES=0)
+    ready.edit("04_train.py", SAVE_MINUTES=0, TOKENS=64 * 4 * 300)
     assert ready.run("04_train.py", afresh=True).returncode == 0
     log, weights = outcome(ready)
     os.rename(ready.folder / "artifacts/04_train", ready.folder / "first")
     dice = np.random.default_rng(1)
-    moments = [*dice.uniform(0.05, 1.2, size=20), 0]
-    subprocess.run(
+    moments = [*dice.uniform(0.001, 0.1, size=20), 0]
+    killer = subprocess.run(
         [sys.executable, "-c", KILLER],
         cwd=ready.folder, input="".join(f"{m}\n" for m in moments), text=True,
-        check=True, timeout=120,
+        check=True, timeout=200, stdout=subprocess.PIPE,
     )  # fmt: skip
+    lives = killer.stdout.split("\n")[:-1]
+    assert len(lives) == 21 and all(life.startswith("killed") for life in lives[:20])
+    assert any(".part" in life for life in lives), f"none while it wrote: {lives}"
+    assert lives[-1] == "lived", "the last run should have left no half-written file"
     log_again, weights_again = outcome(ready)
     assert log_again == log
     assert all(torch.equal(weights[name], weights_again[name]) for name in weights)
@@ -311,6 +344,14 @@ def test_a_model_cut_short_is_named(ready):
     ready.refuses("04_train.py", "model.pt cannot be read", "python 03_model.py")
 
 
+def test_tokens_of_a_larger_vocabulary_are_named(ready):
+    path = ready.folder / "artifacts/02_prepare/train.bin"
+    ids = np.fromfile(path, dtype="<u2")
+    ids[99] = 401  # the vocabulary has 0 to 399
+    ids.tofile(path)
+    ready.refuses("04_train.py", "train.bin holds the id 401", "python 02_prepare.py")
+
+
 def test_tokens_cut_short_are_named(ready):
     path = ready.folder / "artifacts/02_prepare/train.bin"
     path.write_bytes(path.read_bytes()[:-100])
@@ -349,16 +390,27 @@ def test_two_runs_in_one_folder_are_not_allowed(ready):
 
 
 def test_a_loss_that_explodes_stops_the_run_and_keeps_the_last_good_file(ready):
-    # Not a number in the weights is what an exploded step leaves behind.
+    # Not a number in the weights is what an exploded step leaves behind. The run has
+    # 60 steps and saves at 20, 40 and 60: the files of step 40 must stay.
+    script = ready.folder / "04_train.py"
+    text, line = script.read_text("utf-8"), "                bar.update()\n"
+    assert text.count(line) == 1
+    explode = "                self.model.ln_f.weight.data /= self.step != 45\n"
+    script.write_text(text.replace(line, line + explode), "utf-8")
+    ready.refuses("04_train.py", "exploded by step 4", "Halve MAX_LR")
+    folder = ready.folder / "artifacts/04_train"
+    for name in ("best.pt", "last.pt"):
+        content = torch.load(folder / name, weights_only=True)
+        assert content["step"] == 40
+        assert all(weight.isfinite().all() for weight in content["weights"].values())
+
+
+def test_weights_that_are_no_numbers_are_refused_before_the_first_step(ready):
     path = ready.folder / "artifacts/03_model/model.pt"
     content = torch.load(path, weights_only=True)
-    assert ready.run("04_train.py").returncode == 0
-    good = (ready.folder / "artifacts/04_train/best.pt").read_bytes()
-    ready.edit("04_train.py", START_FROM="broken.pt")
     content["weights"]["ln_f.weight"] *= math.nan
-    torch.save(content, ready.folder / "broken.pt")
-    ready.refuses("04_train.py", "exploded", "Halve MAX_LR")
-    assert (ready.folder / "artifacts/04_train.1/best.pt").read_bytes() == good
+    torch.save(content, path)
+    ready.refuses("04_train.py", "first loss is nan", "python 03_model.py")
 
 
 def test_a_full_disk_does_not_end_it(train, gpt, prepared, monkeypatch, capsys):
