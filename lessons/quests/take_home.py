@@ -120,9 +120,10 @@ class Int8:
         if in_c is None or rows > 32 or x.dtype != torch.float32:
             # For many rows a float copy, soon forgotten, costs little.
             return F.linear(x, self.float())
-        x, (N, G, _) = x.contiguous(), self.numbers.shape
-        y = x.new_empty(*x.shape[:-1], N)
-        in_c(*(t.data_ptr() for t in (self.numbers, self.scales, x, y)), rows, N, G)
+        N, K = self.shape
+        x, y = x.contiguous(), x.new_empty(*x.shape[:-1], N)
+        weights = self.numbers.data_ptr(), self.scales.data_ptr()
+        in_c(*weights, x.data_ptr(), y.data_ptr(), rows, N, K // GROUP)
         return y
 
     @classmethod
