@@ -52,6 +52,7 @@ def joined():
                 yield
             except SystemExit:
                 raise SystemExit(1) from None
+    dist.barrier()  # nobody leaves while the first still measures and writes
     dist.destroy_process_group()
 
 
