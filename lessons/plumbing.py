@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent  # the folder of the six scripts
@@ -168,13 +169,22 @@ def ctrl_c_noted():
 
 
 def run_stage(main, script):
-    """Run main(); answer Ctrl-C and a full disk in three lines, without a traceback."""
+    """Run main(); answer Ctrl-C and a full disk in three lines, without a traceback.
+
+    Whoever reads what is printed may leave early: python 06_sample.py | head. Then the
+    run ends in silence, as other programs do.
+    """
     try:
         main()
+        sys.stdout.flush()  # now, while we can still answer
     except KeyboardInterrupt:
         why = "Whatever was finished is kept; no half-written file is left."
         go_on = f"Go on with: python {script}"
         raise stop("\nStopped by Ctrl-C.", why, go_on) from None
+    except BrokenPipeError:
+        # Python flushes once more at its end; let that go nowhere, as its docs advise.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
     except OSError as error:
         kept = "The files of earlier runs are as they were."
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

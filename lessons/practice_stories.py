@@ -1968,4 +1968,6 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    from plumbing import run_stage  # beside this file; nothing else here needs it
+
+    run_stage(main, "lessons/practice_stories.py")

@@ -4,6 +4,7 @@ import doctest
 import importlib
 import io
 import math
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -418,6 +419,18 @@ def test_a_run_shows_its_six_sights_and_writes_the_page(studio):
     page = studio.folder / "artifacts" / "06_sample" / "story.html"
     assert "/*DATA*/null" not in page.read_text("utf-8")
     assert "Next:" in out.splitlines()[-1]
+
+
+def test_it_ends_in_silence_when_nobody_reads_on(studio):
+    # As with `python 06_sample.py | head`: the reader has left before the first line.
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "06_sample.py"], cwd=studio.folder,
+        stdout=writer, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_an_empty_prompt_is_no_mistake(studio):

@@ -5,6 +5,7 @@ wrong article in everything it ever writes.
 """
 
 import hashlib
+import os
 import random
 import re
 import subprocess
@@ -304,6 +305,18 @@ def test_the_command_prints_as_many_stories_as_asked():
     assert run().stdout == "\n\n".join(ps.stories(3)) + "\n"
     assert run("5").stdout == "\n\n".join(ps.stories(5)) + "\n"
     assert run("2", "42").stdout == "\n\n".join(ps.stories(2, 42)) + "\n"
+
+
+@pytest.mark.parametrize("count", ["3", "3000"], ids=["in one go", "in many pieces"])
+def test_it_ends_in_silence_when_nobody_reads_on(count):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, str(LESSONS / "practice_stories.py"), count],
+        stdout=writer, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 @pytest.mark.parametrize(
