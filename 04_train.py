@@ -19,12 +19,12 @@ LESSON  lessons/06_training.md
 
 # ======================================================================= 2. IMPORTS
 import functools
-import hashlib
 import importlib
 import math
 import statistics
 import sys
 import time
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -393,8 +393,8 @@ def check_inputs():
     valid = Batches(DATA / "valid.bin", T, 0)
     forecast.check_tokens("train.bin", batches, meta["train"]["tokens"], model.config)
     forecast.check_tokens("valid.bin", valid, meta["valid"]["tokens"], model.config)
-    weights = b"".join(w.numpy().tobytes() for w in model.state_dict().values())
-    inputs = {"model": hashlib.sha256(weights).hexdigest()}
+    weights = sha256(b"".join(w.numpy().tobytes() for w in model.state_dict().values()))
+    inputs = {"model": weights.hexdigest(), "03_model.py": content.get("source")}
     return model, tokenizer, batches, valid, inputs | {"data": meta["train"]["sha256"]}
 
 
@@ -466,7 +466,7 @@ def main():
         last = team.first_then_others(resume)
         if last and last["step"] == plan["steps"]:
             print(f"[note] This run has finished its {plan['steps']:,} steps. To train")
-            print("       anew, change a constant: the finished run will be kept, too.")
+            print("       anew, change a constant, or rename artifacts/04_train.")
         else:
             done = last["step"] if last else 0
             device = look_ahead(model, batches, valid, plan, done)

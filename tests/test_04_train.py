@@ -226,6 +226,14 @@ def test_another_constant_makes_another_run_and_keeps_the_old_one(ready):
     assert "these changed: max_lr" in done.stdout
     assert (ready.folder / "artifacts/04_train.1/best.pt").exists()
     assert (ready.folder / "artifacts/04_train/best.pt").exists()
+    # So does an edit of stage 3, although the first weights are the same.
+    script = ready.folder / "03_model.py"
+    text = script.read_text("utf-8").replace(', approximate="tanh"', "")
+    script.write_text(text.replace("F.gelu(", "F.relu("), "utf-8")
+    ready.run("03_model.py")
+    done = ready.run("04_train.py")
+    assert "these changed: 03_model.py;" in done.stdout
+    assert (ready.folder / "artifacts/04_train.2/best.pt").exists()
 
 
 # Loads torch once, then starts the training again and again in children that can be
