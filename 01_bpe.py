@@ -47,7 +47,7 @@ TEXT = "practice"  # "practice": stories made on this machine, no download;
 #                    or else a blank line
 # -- how to cut
 VOCAB_SIZE = 2048  # tokens in all, 260 to 65,536; try 512: more tokens per story
-MIN_FREQUENCY = 2  # a pair seen less often than this is never merged; try 100
+MIN_FREQUENCY = 2  # a pair seen less often than this is never merged; try 10_000
 # -- how to run
 WORKERS = "auto"  # processes that count words; "auto": one per CPU core if it pays
 
@@ -452,8 +452,8 @@ def main():
     print(f"[check] decoding gives the story back, letter by letter: {check}")
     assert check, "encode and decode must be inverse; did an edit break one of them?"
     save(tokenizer, sources, page_data(tokenizer, merge_counts, piece_counts, stories))
-    print(f"[wrote] {shown(OUT)}/: tokenizer.json vocab.txt meta.json", end=" ")
-    print(f"in {time.perf_counter() - started:.1f} s")
+    print(f"[wrote] {shown(OUT)}/: tokenizer.json vocab.txt", end=" ")
+    print(f"meta.json tokens.html in {time.perf_counter() - started:.1f} s")
     print("Next: python 02_prepare.py")
 
 

@@ -58,8 +58,8 @@ REMEMBERED = 150_000  # words whose ids a worker keeps; about 30 MB
 
 # ========================================================================= 4. WORDS
 # story    what stands between two separators: becomes <BOS> its tokens <EOS>
-# uint16   a whole number of two bytes, 0 to 65,535: enough for every id, a quarter
-#          of what a Python list of ids would need even as int64
+# uint16   a whole number of two bytes, 0 to 65,535: enough for every id, and a quarter
+#          of the eight bytes that numpy and torch take if nobody says otherwise
 # memmap   a file used as if it were an array: reading ids 5,000 to 5,256 touches a
 #          page or two of the disk, so the file may be larger than memory
 # word     what stands between two spaces: "said,"; one or more pieces of stage 1

@@ -58,6 +58,7 @@ FORMAT = "03_model/1"  # changes when model.pt changes its form
 # Every tensor in this file has some of these dimensions, in this order:
 # B   batch: texts side by side, which never see each other
 # T   time: tokens of a text, at most the context (256)
+# S   tokens that can be looked at: T, or with a cache the earlier ones and these T
 # C   channels, the width: numbers that stand for one token (96 for nano)
 # H   heads of attention (3)                D   width of a head, C / H (32)
 # V   vocabulary (2,048): ids run from 0 to V-1
@@ -86,9 +87,9 @@ def attention_by_hand(q, k, v):  # (B,H,T,D), (B,H,S,D) twice -> (B,H,T,D), (B,H
     """
     T, S, D = q.shape[2], k.shape[2], q.shape[3]
     # SUBTLE: without / sqrt(D) the scores grow with D, and softmax picks one winner.
-    scores = q @ k.transpose(2, 3) / math.sqrt(D)  # (B,H,T,D) @ (B,H,D,S) -> (B,H,T,S)
-    past = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
-    shares = scores.masked_fill(~past, -math.inf).softmax(dim=-1)  # (B,H,T,S)
+    scores = q / math.sqrt(D) @ k.transpose(2, 3)  # (B,H,T,D) @ (B,H,D,S) -> (B,H,T,S)
+    future = q.new_full((T, S), -math.inf).triu(S - T + 1)  # elsewhere 0
+    shares = (scores + future).softmax(dim=-1)  # (B,H,T,S); exp(-inf) = 0
     return shares @ v, shares  # (B,H,T,S) @ (B,H,S,D) -> (B,H,T,D)
 
 
@@ -138,9 +139,11 @@ class Attention(nn.Module):
         q, k, v = self.split(x)
         if cache is not None:  # (B, H, T, D) -> (B, H, S, D), the past included
             k, v = cache.append(k, v)
-        if k.shape[2] == T:
+        drop = self.dropout if self.training else 0.0
+        # In bfloat16 on a CPU torch's operation is slower than ours (bench_train.py).
+        slow = q.dtype == torch.bfloat16 and q.device.type == "cpu" and not drop
+        if k.shape[2] == T and not slow:
             # What attention_by_hand does, as one operation of torch (a test compares).
-            drop = self.dropout if self.training else 0.0
             y = F.scaled_dot_product_attention(q, k, v, dropout_p=drop, is_causal=True)
         elif T == 1:  # one new token may see all that there is: no mask
             y = F.scaled_dot_product_attention(q, k, v)
