@@ -7,8 +7,8 @@
     text --> 01_bpe --> 02_prepare --> 03_model --> [04_train] --> 05_eval --> 06_sample
                                                      you are here
 
-READS   artifacts/02_prepare/ (train.bin, valid.bin), artifacts/03_model/model.pt,
-        and, to speak, artifacts/01_bpe/tokenizer.json
+READS   artifacts/02_prepare/ (train.bin, valid.bin, meta.json),
+        artifacts/03_model/model.pt and, to speak, artifacts/01_bpe/tokenizer.json
 WRITES  artifacts/04_train/: best.pt, the weights with the lowest validation loss;
         last.pt, all it takes to go on; log.csv and run.html, the course of the run
 RUN     python 04_train.py   (stopped? the same command goes on)

@@ -56,7 +56,7 @@ MODEL = HERE / "artifacts" / "04_train" / "best.pt"
 QUIZ = HERE / "lessons" / "quiz.txt"
 OUT = HERE / "artifacts" / "05_eval"
 FORMAT = "05_eval/1"  # changes when eval.json changes its form
-SOME_STORIES = 64  # how many stories the untrained model is tried on, and the gap
+SOME_STORIES = 64  # to try the untrained model on; of learnt ones, four times as many
 
 # ========================================================================= 4. WORDS
 # loss         mean of -log(probability given to the right next token), nats per token

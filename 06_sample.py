@@ -8,7 +8,8 @@
                                                                             you are here
 
 READS   artifacts/04_train/best.pt, artifacts/01_bpe/tokenizer.json
-WRITES  artifacts/06_sample/story.html   one story, token by token: what else it might
+WRITES  stories, to the terminal
+        artifacts/06_sample/story.html   one of them, token by token: what else it might
                                          have said, and what it looked back at
 RUN     python 06_sample.py, or with your own beginning: python 06_sample.py "Once upon"
 TAKES   about 20 seconds on 2 cores of an AMD EPYC (Zen 3), torch 2.13.0, 2026-11-23
