@@ -2,6 +2,7 @@
 model and a loop as nanoGPT has them, written here anew, on the same machine.
 
     python tests/bench_train.py                         tokens per second, 1M and 10M
+    python tests/bench_train.py --dtype bfloat16 --nano-dtype float32
     python tests/bench_train.py --sizes small --batch 64 --dtype bfloat16 --compile
     python tests/bench_train.py --minutes 3 --text stories.txt    bits per byte
     python tests/bench_train.py --minutes 10 --text stories.txt --who ours \\
@@ -374,13 +375,18 @@ def split_file(text, vocabulary, split, folder):
 
 def race(wanted, order, who):
     """Tokens per second, in turns."""
-    print(f"{wanted.dtype}{', compiled' * wanted.compile}, on {wanted.device}:"
+    beside = f" (nanoGPT {wanted.nano_dtype})" if wanted.nano_dtype else ""
+    print(f"{wanted.dtype}{beside}{', compiled' * wanted.compile}, on {wanted.device}:"
           f" tokens per second, medians of {wanted.rounds} rounds")  # fmt: skip
     for size in wanted.sizes:
         shape = SIZES[size]
         this = order | {"shape": shape, "batch": wanted.batch or 4096 // shape[3]}
         this |= {"path": str(random_file(wanted.folder, wanted.vocab))}
-        runners = {name: Process(this | {"who": name}) for name in who}
+        theirs = {"dtype": wanted.nano_dtype or wanted.dtype}
+        runners = {
+            name: Process(this | {"who": name} | (theirs if name == "nanoGPT" else {}))
+            for name in who
+        }
         speeds = {name: [] for name in who}
         for runner in runners.values():
             runner.ask(steps=3)  # the first of anything is slower
@@ -429,6 +435,8 @@ def main():
     best = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", default=best)
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--nano-dtype", choices=["float32", "bfloat16"],
+                        help="of nanoGPT's way alone; else the same")
     parser.add_argument("--compile", action="store_true", help="both of them")
     parser.add_argument("--bias", action="store_true",
                         help="nanoGPT with biases (its train.py has none by default)")

@@ -39,6 +39,27 @@ def test_attention_by_hand_equals_torch_in_values_and_gradients(gpt):
     torch.testing.assert_close(mine, theirs)
 
 
+def test_in_bfloat16_on_a_cpu_ours_gives_what_torchs_attention_gives(gpt, monkeypatch):
+    # Two ways, the same numbers up to the 8 bits of a bfloat16; with dropout, which
+    # attention_by_hand does not know, torch's way is taken.
+    taken = []
+    by_hand = gpt.attention_by_hand
+    monkeypatch.setattr(
+        gpt, "attention_by_hand", lambda *qkv: taken.append(1) or by_hand(*qkv)
+    )
+    torch.manual_seed(0)
+    attention = gpt.Attention(n_head=2, n_embd=16, dropout=0.0)
+    x = torch.randn(3, 9, 16)
+    exact = attention(x)
+    assert not taken
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(attention(x).float(), exact, rtol=0.05, atol=0.01)
+        assert len(taken) == 1
+        attention.dropout = 0.5
+        attention.train()(x)
+        assert len(taken) == 1
+
+
 def test_the_shares_of_attention_sum_to_one_and_none_goes_to_the_future(gpt):
     q, k, v = (torch.randn(1, 2, 5, 4) for _ in range(3))
     _, shares = gpt.attention_by_hand(q, k, v)

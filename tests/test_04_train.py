@@ -272,7 +272,7 @@ def test_killed_twenty_times_a_run_ends_as_if_nothing_had_happened(ready, monkey
     # Two threads add in another order than one: equal bits need equal threads.
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     # With SAVE_MINUTES = 0 every step is saved, so many kills fall into a write.
-    ready.edit("04_train.py", SAVE_MINUTES=0, TOKENS=64 * 4 * 250)
+    ready.edit("04_train.py", SAVE_MINUTES=0, TOKENS=64 * 4 * 100)
     assert ready.run("04_train.py", afresh=True).returncode == 0
     log, weights = outcome(ready)
     os.rename(ready.folder / "artifacts/04_train", ready.folder / "first")
