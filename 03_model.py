@@ -242,13 +242,13 @@ class GPT(nn.Module):
     def loss(self, ids, targets, reduction="mean"):  # (B, T), (B, T) -> () or (B, T)
         """Cross-entropy in nats: -log of the probability given to the right next id.
 
-        Targets of -1 are not counted. Computed a few rows at a time, because B x T x V
-        logits at once are by far the largest tensor of all.
+        Targets of -1 are not counted. Computed R rows at a time, because B x T x V
+        logits at once are by far the largest tensor of all; R x V are 16 MB.
         """
         x = self.hidden(ids).flatten(0, 1)  # (B, T, C) -> (B*T, C)
-        losses = []
-        for rows, right in zip(x.split(1024), targets.flatten().split(1024)):
-            logits = F.linear(rows, self.wte.weight)  # (1024, C) -> (1024, V)
+        R, losses = max(1, 2**22 // self.config["vocab_size"]), []
+        for rows, right in zip(x.split(R), targets.flatten().split(R)):
+            logits = F.linear(rows, self.wte.weight)  # (R, C) -> (R, V)
             losses.append(
                 F.cross_entropy(logits, right, ignore_index=-1, reduction="none")
             )
