@@ -44,6 +44,9 @@ from plumbing import sha256_of, shown, stop, write_whole
 bpe = importlib.import_module("01_bpe")
 
 # ===================================================================== 3. CONSTANTS
+# -- what to read
+TEXT = None  # None: the text of stage 1; or another, as in 01, cut by stage 1's
+#              tokenizer: a trained model can go on with it (START_FROM in 04)
 # -- what to keep back
 VALID_SHARE = 0.05  # share of the stories to test with, 0.001 to 0.5; only used when
 #                     the text has no validation part of its own
@@ -52,7 +55,7 @@ WORKERS = "auto"  # processes that encode; "auto": one per CPU core if it pays
 
 IN = HERE / "artifacts" / "01_bpe"
 OUT = HERE / "artifacts" / "02_prepare"
-FORMAT = "02_prepare/1"  # changes when the files below change their form
+FORMAT = "02_prepare/2"  # changes when the files below change their form
 SMALLEST = 20  # stories
 REMEMBERED = 150_000  # words whose ids a worker keeps; about 30 MB
 
@@ -289,6 +292,10 @@ def check_inputs():
     if meta.get("tokenizer") != sha256_of(IN / "tokenizer.json"):
         why = "It was changed after stage 1 wrote it, or is from another run."
         raise stop("tokenizer.json and meta.json do not belong together.", why, again)
+    if TEXT is not None:
+        found = texts.sources(TEXT, "02_prepare.py")
+        meta["text"] = {name: {"path": path} for name, path in found.items()}
+        return tokenizer, meta
     for text in meta["text"].values():
         path = HERE / text["path"]
         need(path, "01_bpe.py")
@@ -338,7 +345,9 @@ def main():
         check_split(*(int(mask.sum()) for mask in masks))
         parts = [part for *_, part in tasks]
         join(parts, [result["rows"][:, 0] for result in results], masks, new[:2])
-        tell = {"format": FORMAT, "constants": {"VALID_SHARE": VALID_SHARE}}
+        text = meta["constants"]["TEXT"] if TEXT is None else TEXT
+        constants = {"TEXT": text, "VALID_SHARE": VALID_SHARE}
+        tell = {"format": FORMAT, "constants": constants}
         tell |= {"vocab_size": len(tokenizer), "tokenizer": meta["tokenizer"]}
         for name, mask, path in zip(["train", "valid"], masks, new):
             tokens, size, words = rows[mask].sum(axis=0, dtype=np.int64).tolist()

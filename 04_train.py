@@ -381,7 +381,7 @@ def check_constants():
 def check_inputs():
     """-> (model, tokenizer, Batches to learn, to test, fingerprints), or SystemExit."""
     tokenizer = bpe.Tokenizer.load()
-    meta = read_json(DATA / "meta.json", "02_prepare.py", "02_prepare/1")
+    meta = read_json(DATA / "meta.json", "02_prepare.py", "02_prepare/2")
     path = HERE / START_FROM if START_FROM else MODEL
     writer = "04_train.py" if START_FROM else "03_model.py"
     model, content = gpt.GPT.load(path, writer, DROPOUT)

@@ -279,8 +279,7 @@ def check_inputs():
     not belong together.
     """
     tokenizer = bpe.Tokenizer.load(bpe.OUT / "tokenizer.json")
-    text = read_json(bpe.OUT / "meta.json", "01_bpe.py", bpe.FORMAT)
-    meta = read_json(DATA / "meta.json", "02_prepare.py", "02_prepare/1")
+    meta = read_json(DATA / "meta.json", "02_prepare.py", "02_prepare/2")
     model, content = gpt.GPT.load(MODEL, "04_train.py")
     now = {"tokenizer": sha256_of(bpe.OUT / "tokenizer.json")}
     now["model"] = sha256_of(MODEL)
@@ -302,7 +301,7 @@ def check_inputs():
         why = "Stage 2 has run again since: it may have learnt what is now the test."
         again = "python 04_train.py"
         raise stop("best.pt was trained on another train.bin.", why, again)
-    return tokenizer, text["constants"]["TEXT"], meta, model.eval(), now
+    return tokenizer, meta["constants"]["TEXT"], meta, model.eval(), now
 
 
 def choose_device(model, ids, parts):

@@ -49,14 +49,15 @@ WAIT = 2.0  # seconds before the second try, twice as long before the third
 # ------------------------------------------------------------------------- the sources
 
 
-def sources(text):
-    """A value of TEXT -> {"train": path} or {"train": path, "valid": path}.
+def sources(text, script="01_bpe.py"):
+    """A value of TEXT in a script -> {"train": path} or {"train": path, "valid": path}.
 
     Makes or downloads what is missing. Raises SystemExit if there is no such text.
     """
+    edit = EDIT.replace("01_bpe.py", script)
     names = '"practice", "tinystories-mini", "tinystories" or the path of a file'
     if not isinstance(text, str) or not text:
-        raise stop(f"TEXT = {text!r} cannot be used.", f"It must be {names}.", EDIT)
+        raise stop(f"TEXT = {text!r} cannot be used.", f"It must be {names}.", edit)
     if text == "practice":
         train, valid = DATA / "practice-train.txt", DATA / "practice-valid.txt"
         import practice_stories  # beside this file
@@ -70,16 +71,16 @@ def sources(text):
         return {"train": download(TRAIN), "valid": download(VALID)}
     path = ROOT / os.path.expanduser(text)  # an absolute path stays as it is
     if path.is_dir():
-        raise stop(f"TEXT = {text!r} is a folder.", "It must be one text file.", EDIT)
+        raise stop(f"TEXT = {text!r} is a folder.", "It must be one text file.", edit)
     if not path.exists():
-        raise stop(f"TEXT = {text!r}: no such file.", f"TEXT must be {names}.", EDIT)
+        raise stop(f"TEXT = {text!r}: no such file.", f"TEXT must be {names}.", edit)
     size = path.stat().st_size
     if size < SMALLEST_TEXT:
         raise stop(
             f"{path} is {'empty' if size == 0 else f'too small ({size:,} bytes)'}.",
             f"A language model needs something to learn: at least {SMALLEST_TEXT:,}"
             " bytes, and some megabytes to learn well.",
-            EDIT,
+            edit,
         )
     return {"train": path}
 

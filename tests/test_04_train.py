@@ -268,6 +268,34 @@ for line in sys.stdin:
 """
 
 
+def test_a_finished_model_goes_on_with_another_text_and_its_own_tokenizer(ready):
+    # Fine-tuning as README tells it: put the run aside, name it in 04, a text in 02.
+    assert ready.run("04_train.py").returncode == 0
+    base = ready.folder / "artifacts/base"
+    os.rename(ready.folder / "artifacts/04_train", base)
+    tokenizer = (ready.folder / "artifacts/01_bpe/tokenizer.json").read_bytes()
+    stories = "\n\n".join(f"The {n} cats sat on the {n} mats." for n in range(400))
+    (ready.folder / "cats.txt").write_text(stories, "utf-8")
+    ready.edit("02_prepare.py", TEXT="no.txt")
+    ready.refuses("02_prepare.py", "no such file", "Edit TEXT at the top of 02_prepare")
+    ready.edit("02_prepare.py", TEXT="cats.txt")
+    assert ready.run("02_prepare.py").returncode == 0
+    ready.edit("04_train.py", START_FROM="artifacts/nothing/best.pt")
+    ready.refuses("04_train.py", "artifacts/nothing/best.pt")
+    ready.edit("04_train.py", START_FROM="artifacts/base/best.pt", MAX_LR=1e-3)
+    done = ready.run("04_train.py")
+    assert done.returncode == 0, done.stderr
+    assert (ready.folder / "artifacts/01_bpe/tokenizer.json").read_bytes() == tokenizer
+    first = float(re.search(r"first loss ([\d.]+)", done.stdout)[1])
+    last = float(re.search(r"lowest validation loss ([\d.]+)", done.stdout)[1])
+    assert last < 0.7 * first
+    before = torch.load(base / "best.pt", weights_only=True)["weights"]
+    after = outcome(ready)[1]
+    far = sum((after[name] - before[name]).norm() for name in before)
+    assert 0 < far < 0.5 * sum(weight.norm() for weight in before.values())
+    assert "has finished" in ready.run("04_train.py").stdout  # the same command: no more
+
+
 def test_killed_twenty_times_a_run_ends_as_if_nothing_had_happened(ready, monkeypatch):
     # Two threads add in another order than one: equal bits need equal threads.
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

@@ -40,7 +40,7 @@ def build(folder, bpe, gpt, train, valid, context=64, width=32, text="practice")
     sha = plumbing.sha256_of(first / "tokenizer.json")
     meta = {"format": bpe.FORMAT, "constants": {"TEXT": text}, "tokenizer": sha}
     plumbing.write_whole(first / "meta.json", json.dumps(meta).encode())
-    meta = {"format": "02_prepare/1", "tokenizer": sha, "vocab_size": len(tokenizer)}
+    meta |= {"format": "02_prepare/2", "vocab_size": len(tokenizer)}
     for name, stories in [("train", train), ("valid", valid)]:
         ids = [i for story in stories for i in [2, *tokenizer.encode(story), 3]]
         path = second / f"{name}.bin"

@@ -558,7 +558,7 @@ GOOD = [
     (constants, "By default `MIN_FREQUENCY = 2`. Set `MIN_FREQUENCY = 100` and see."),
     (constants, "Add `WINDOW = 64` to the constants."),
     (constants, "## When it goes wrong\n\nSet `VOCAB_SIZE = 100`: it is refused."),
-    (constants, "In 02_prepare.py `FORMAT = \"02_prepare/1\"`."),
+    (constants, "In 02_prepare.py `FORMAT = \"02_prepare/2\"`."),
     (links, "[it](../01_bpe.py), [this](#a-heading)\n\n## A heading\n"),
     (mermaid, flowchart('  a["x (1)"] -->|"yes"| b(["y"])',
                      '  subgraph s ["A title"]', "  b --> a", "  end")),

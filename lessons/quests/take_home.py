@@ -371,7 +371,7 @@ def check_inputs():  # -> GPT, Tokenizer, validation ids
         plumbing.in_range(ME, name, globals()[name], kind, low, high)
     model, tokenizer = sample.check_inputs()
     writer = "02_prepare.py"
-    theirs = plumbing.read_json(DATA / "meta.json", writer, "02_prepare/1")["tokenizer"]
+    theirs = plumbing.read_json(DATA / "meta.json", writer, "02_prepare/2")["tokenizer"]
     plumbing.same_tokenizer(bpe.OUT, theirs, "valid.bin", f"python {writer}")
     plumbing.need(DATA / "valid.bin", writer)
     return model, tokenizer, np.fromfile(DATA / "valid.bin", dtype="<u2")
