@@ -7,7 +7,8 @@
     text --> 01_bpe --> [02_prepare] --> 03_model --> 04_train --> 05_eval --> 06_sample
                          you are here
 
-READS   artifacts/01_bpe/ (tokenizer.json, meta.json) and the text that meta.json names
+READS   artifacts/01_bpe/ (tokenizer.json, meta.json) and the text that meta.json names,
+        or the text named by TEXT below
 WRITES  artifacts/02_prepare/train.bin   ids to learn from, two bytes each, no header
         artifacts/02_prepare/valid.bin   ids of stories that training never sees
         artifacts/02_prepare/meta.json   counts, sizes and fingerprints of both

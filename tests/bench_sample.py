@@ -12,6 +12,7 @@ lessons/quests/take_home.py; its weights are rounded, so its tokens may be other
 """
 
 import argparse
+import copy
 import importlib
 import statistics
 import sys
@@ -118,7 +119,8 @@ def main():
     size = sum(weight.numel() for weight in model.parameters())
     peer = in_transformers(model)
     print(f"{wanted.size}: {size:,} parameters; {wanted.tokens} new tokens, float32")
-    writers = {"nanoGPT's way": (nano, model), "ours": (ours, model)}
+    writers = {"nanoGPT's way": (nano, model)}
+    writers["ours"] = ours, sample.lay_out(copy.deepcopy(model))
     writers["int8"] = ours, take_home.to_int8(model)
     if peer is not None:
         writers["transformers"] = (theirs, peer)

@@ -96,8 +96,10 @@ def test_the_files_hold_every_story_once_in_its_order(bpe, finished, stories):
 def test_meta_json_tells_the_truth(bpe, finished):
     folder = finished.folder / "artifacts"
     meta = json.loads((folder / "02_prepare/meta.json").read_text())
+    first = json.loads((folder / "01_bpe/meta.json").read_text())
     tokenizer_json = (folder / "01_bpe/tokenizer.json").read_bytes()
     assert meta["vocab_size"] == 600
+    assert meta["constants"]["TEXT"] == first["constants"]["TEXT"]
     assert meta["tokenizer"] == hashlib.sha256(tokenizer_json).hexdigest()
     for name in ("train", "valid"):
         decoded, ids = read_back(bpe, finished, f"{name}.bin")
@@ -146,6 +148,7 @@ def run_here(prepare, bpe, tokenizer, tmp_path, monkeypatch, workers):
     text = {"path": str(tmp_path / "text.txt")}
     text["sha256"] = prepare.sha256_of(tmp_path / "text.txt")
     meta = {"format": bpe.FORMAT, "tokenizer": sha256, "text": {"train": text}}
+    meta["constants"] = {"TEXT": text["path"]}
     (tmp_path / "in/meta.json").write_text(json.dumps(meta))
     monkeypatch.setattr(prepare, "IN", tmp_path / "in")
     monkeypatch.setattr(prepare, "OUT", tmp_path / "out")

@@ -1,5 +1,6 @@
 """Stage 6: samplers that do what their papers say, a cache that changes nothing."""
 import contextlib
+import copy
 import doctest
 import importlib
 import io
@@ -68,6 +69,17 @@ def test_logits_with_cache_equal_logits_without(sample, model):
         whole = sample.last_logits(model, ids[:, :upto])
         torch.testing.assert_close(new, whole, atol=1e-4, rtol=1e-4)
         fed = upto
+
+
+def test_the_layout_for_writing_changes_no_number(sample, model):
+    laid = sample.lay_out(copy.deepcopy(model))
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight, laid.state_dict()[name])
+    assert laid.wte.weight.stride() == (1, model.wte.weight.shape[0])
+    ids = torch.tensor([[2, 11, 12, 13]])
+    torch.testing.assert_close(
+        sample.last_logits(laid, ids), sample.last_logits(model, ids)
+    )
 
 
 @pytest.mark.parametrize("how", [GREEDY, PLAIN, PLAIN | {"top_p": 0.9, "min_p": 0.02}])
