@@ -393,8 +393,8 @@ def check_inputs():
     valid = Batches(DATA / "valid.bin", T, 0)
     forecast.check_tokens("train.bin", batches, meta["train"]["tokens"], model.config)
     forecast.check_tokens("valid.bin", valid, meta["valid"]["tokens"], model.config)
-    weights = sha256(b"".join(w.numpy().tobytes() for w in model.state_dict().values()))
-    inputs = {"model": weights.hexdigest(), "03_model.py": content.get("source")}
+    first = sha256(b"".join(w.numpy().tobytes() for w in model.state_dict().values()))
+    inputs = {"model": first.hexdigest(), "03_model.py": sha256_of(Path(gpt.__file__))}
     return model, tokenizer, batches, valid, inputs | {"data": meta["train"]["sha256"]}
 
 

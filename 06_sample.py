@@ -182,8 +182,8 @@ def choose(logits, seen, how, dice):  # (B, V), (B, S), dict, B generators -> (B
 
 
 def lay_out(model):  # -> the same model, with the same numbers
-    """Store what is higher than wide column by column. For one token at a time, a CPU
-    reads such a matrix faster than row by row; the embedding is the highest by far.
+    """Store what is higher than wide column by column. For one token at a time, the CPU
+    of bench_sample.py (x86) reads such a matrix faster so; nobody has tried a Mac's.
     """
     for weight in model.parameters():
         if weight.dim() == 2 and weight.shape[0] >= weight.shape[1]:
