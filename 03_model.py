@@ -243,19 +243,26 @@ class GPT(nn.Module):
         """Cross-entropy in nats: -log of the probability given to the right next id.
 
         Targets of -1 are not counted. Computed R rows at a time, because B x T x V
-        logits at once are by far the largest tensor of all; R x V are 16 MB.
+        logits at once are by far the largest tensor of all.
         """
-        x = self.hidden(ids).flatten(0, 1)  # (B, T, C) -> (B*T, C)
-        R, losses = max(1, 2**22 // self.config["vocab_size"]), []
-        for rows, right in zip(x.split(R), targets.flatten().split(R)):
-            logits = F.linear(rows, self.wte.weight)  # (R, C) -> (R, V)
-            losses.append(
-                F.cross_entropy(logits, right, ignore_index=-1, reduction="none")
-            )
-        losses = torch.cat(losses)  # (B*T,)
-        if reduction == "none":
-            return losses.view(targets.shape)  # (B*T,) -> (B, T)
-        return losses.sum() / (targets >= 0).sum()
+        x, right = self.hidden(ids).flatten(0, 1), targets.flatten()  # (B*T, C), (B*T,)
+        W = self.wte.weight  # (V, C)
+        R = max(1, 2 ** (26 if x.is_cuda else 22) // len(W))  # logits of 256 or 16 MB
+        if x.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
+            # What the loop below does, as one operation of torch (a test compares). It
+            # takes a piece's gradient at once, and so it need not keep the logits. Not
+            # for bfloat16, where it is slow, nor for GPUs, where we have not tried it.
+            how = nn.LinearCrossEntropyOptions(batch_chunk_size=R, chunking_method=None)
+            losses = F.linear_cross_entropy(
+                x, W, right, reduction=reduction, ignore_index=-1, options=how
+            )  # () or (B*T,)
+            return losses if reduction == "mean" else losses.view(targets.shape)
+        losses = []
+        for rows, ids in zip(x.split(R), right.split(R)):  # (R, C), (R,)
+            logits = F.linear(rows, W)  # (R, C) -> (R, V)
+            losses += [F.cross_entropy(logits, ids, reduction="none", ignore_index=-1)]
+        losses = torch.cat(losses).view(targets.shape)  # (B*T,) -> (B, T)
+        return losses if reduction == "none" else losses.sum() / (targets >= 0).sum()
 
     def new_cache(self):
         """An empty cache for forward: per block, the keys and values seen so far."""

@@ -177,6 +177,7 @@ def make_optimizer(model):
     )
 
 
+@machine.faster_products()
 def train_step(model, optimizer, batches, step, plan, device):
     """One step; returns loss and gradient norm as tensors (reading them would wait)."""
     rate = learning_rate(step, plan["steps"], plan["max_lr"], WARMUP)
@@ -439,7 +440,6 @@ def look_ahead(model, batches, valid, plan, done):
     tools = model, batches, make_optimizer, train_step
     trial = functools.partial(forecast.Trial, *tools)
     device, seconds = machine.choose_device(DEVICE, lambda d: trial(d).seconds(plan))
-    memory = before, machine.most_megabytes(device)
     rows, V = plan["micro_batch"] * config["context"], config["vocab_size"]
     machine.check_limits(device, rows, V, DROPOUT, CHECKPOINTING)
     machine.check_device(model, *valid.batch(0, 2), device, gpt.check_causality)
@@ -448,6 +448,7 @@ def look_ahead(model, batches, valid, plan, done):
     speed = per_token * plan["tokens_per_step"] / seconds
     best = forecast.matmul_rate(device, getattr(torch, PRECISION))
     best *= team.size()
+    memory = before, machine.most_megabytes(device)
     forecast.tell(plan["steps"] - done, seconds, speed, best, memory, device)
     forecast.tell_others(gpt, config, speed, preset)
     return device

@@ -80,6 +80,7 @@ class Trial:
         print(f"[check] {steps} steps on 4 short texts: loss {first:.3f} to {last:.3f}")
 
 
+@machine.faster_products()
 def matmul_rate(device, dtype=torch.float32, enough=0.02, largest=8192):
     """Operations per second of a large matrix product: the best this machine can do.
 

@@ -7,7 +7,7 @@ import contextlib
 import copy
 import ctypes
 import fcntl
-import io
+import functools
 import itertools
 import math
 import os
@@ -41,6 +41,37 @@ def keep_memory():
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(-4, 0)  # M_MMAP_MAX: large blocks come from the heap, too
         libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: and stay there
+
+
+@functools.cache
+def may_take_onednn():
+    """Is there oneDNN's matrix product, and as exact as MKL's? See faster_products."""
+    if torch.cuda.is_available() or not torch.backends.mkldnn.is_available():
+        return False
+    dice = torch.Generator().manual_seed(0)
+    a, b = torch.randn(256, 512, generator=dice), torch.randn(512, 256, generator=dice)
+    torch.set_float32_matmul_precision("medium")
+    error = (a @ b - a.double() @ b.double()).abs().max().item()
+    torch.set_float32_matmul_precision("highest")
+    return error < 1e-3  # float32: below 1e-4; bfloat16: 0.2
+
+
+@contextlib.contextmanager
+def faster_products():
+    """Torch has two libraries for the matrix products of a CPU, MKL and oneDNN. Within
+    this context it takes oneDNN, on an AMD (Zen 4) a seventh faster than MKL.
+
+    Torch does so only with leave to round to bfloat16, of which oneDNN makes use on
+    CPUs built for it (Intel's AMX): there, and beside an NVIDIA GPU, for which the same
+    leave has another meaning, nothing changes. No race decides, because a run that goes
+    on must compute as before. Not for writing: it builds a program for each length.
+    """
+    if may_take_onednn():
+        torch.set_float32_matmul_precision("medium")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision("highest")
 
 
 def wait_for(device):
@@ -204,10 +235,15 @@ def compile_loss(model, x, y, device):
 
 
 def save_checkpoint(path, content):
-    """Write what torch.save can write, whole or not at all."""
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    write_whole(path, buffer.getvalue())
+    """Write what torch.save can write, whole or not at all; OSError if it cannot."""
+
+    def save(file):
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # torch's words hide those of the system
+            raise error.__context__ or error from None
+
+    write_whole(path, save)
 
 
 def load_checkpoint(path, again):

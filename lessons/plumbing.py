@@ -85,7 +85,7 @@ def read_json(path, writer, form):
 
 
 def write_all(files):
-    """Write {path: bytes, text or None (no file)}: all of them, or none.
+    """Write {path: bytes, text, function of a file, or None (no file)}: all, or none.
 
     All are complete, under other names, before the first gets its own: a full disk or
     Ctrl-C leaves what was there before.
@@ -96,7 +96,10 @@ def write_all(files):
         for path, data in files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             with open(parts[path], "wb") as file:
-                file.write(data.encode() if isinstance(data, str) else data)
+                if callable(data):
+                    data(file)
+                else:
+                    file.write(data.encode() if isinstance(data, str) else data)
                 file.flush()
                 os.fsync(file.fileno())
         for path in files:
@@ -107,7 +110,7 @@ def write_all(files):
 
 
 def write_whole(path, data):
-    """Write bytes so that a killed run leaves the old file or the new one, no half."""
+    """Write a file so that a killed run leaves the old one or the new one, no half."""
     write_all({path: data})
 
 

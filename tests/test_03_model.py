@@ -112,7 +112,16 @@ def test_an_untrained_model_pays_ln_v_per_token_and_half_a_nat_for_its_opinions(
     assert loss == pytest.approx(math.log(50) + 0.5, abs=0.3)
 
 
-def test_the_loss_in_pieces_equals_torch_on_all_logits_at_once(model):
+@pytest.fixture(params=["one operation of torch", "the loop below it"])
+def way(request, monkeypatch):
+    """Both ways to a loss: a CPU in float32 takes the first; all else, the second."""
+    if request.param == "the loop below it":
+        monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: True)
+    else:  # else this parameter would test the same way twice
+        assert not torch.is_autocast_enabled("cpu")
+
+
+def test_the_loss_in_pieces_equals_torch_on_all_logits_at_once(model, way):
     ids, targets = random_ids(3, 16), random_ids(3, 16).roll(1)
     targets[1, 4:] = -1  # not counted
     mine = torch.autograd.grad(model.loss(ids, targets), list(model.parameters()))
@@ -123,12 +132,32 @@ def test_the_loss_in_pieces_equals_torch_on_all_logits_at_once(model):
     torch.testing.assert_close(mine, theirs)
 
 
-def test_the_loss_of_more_rows_than_one_piece_is_the_same(gpt):
-    model = gpt.GPT(SMALL | {"context": 700})
-    ids = random_ids(2, 701)  # 1,400 rows: a whole piece of 1,024, and a rest
-    one_by_one = model.loss(ids[:, :-1], ids[:, 1:], reduction="none")
+def test_the_loss_of_more_rows_than_one_piece_is_the_same(gpt, way):
+    # 1,400 rows; a piece has 2**22 / V = 1,024, so there are a whole one and a rest.
+    model = gpt.GPT(SMALL | {"context": 700, "vocab_size": 4096})
+    ids = random_ids(2, 701)
+    x, y = ids[:, :-1], ids[:, 1:]
+    one_by_one = model.loss(x, y, reduction="none")
     assert one_by_one.shape == (2, 700)
-    torch.testing.assert_close(one_by_one.mean(), model.loss(ids[:, :-1], ids[:, 1:]))
+    torch.testing.assert_close(one_by_one.mean(), model.loss(x, y))
+    right = F.cross_entropy(model(x).flatten(0, 1), y.flatten())
+    torch.testing.assert_close(model.loss(x, y), right)
+    weights = list(model.parameters())
+    mine = torch.autograd.grad(model.loss(x, y), weights)
+    torch.testing.assert_close(mine, torch.autograd.grad(right, weights))
+
+
+def test_the_two_ways_to_a_loss_are_taken_where_they_should_be(model, monkeypatch):
+    taken, operation = [], F.linear_cross_entropy
+    monkeypatch.setattr(
+        F, "linear_cross_entropy", lambda *a, **k: taken.append(1) or operation(*a, **k)
+    )
+    ids = random_ids(2, 9)
+    exact = model.loss(ids, ids)
+    assert len(taken) == 1
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(model.loss(ids, ids), exact, rtol=0.02, atol=0.0)
+    assert len(taken) == 1
 
 
 def test_with_a_cache_the_logits_are_those_without(model):

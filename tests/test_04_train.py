@@ -5,6 +5,7 @@ import importlib
 import math
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -508,3 +509,55 @@ def test_the_faster_device_wins_and_both_times_are_told(train, monkeypatch, caps
     chosen, seconds = train.machine.choose_device("auto", lambda d: times[d.type])
     assert (chosen.type, seconds) == ("cpu", 0.1)
     assert "mps 0.200 s, cpu 0.100 s" in capsys.readouterr().out
+
+
+def test_within_faster_products_a_product_is_as_exact_and_afterwards_all_is_as_before():
+    machine = importlib.import_module("machine")
+    a, b = torch.randn(300, 400), torch.randn(400, 200)
+    before = torch.get_float32_matmul_precision()
+    with pytest.raises(ZeroDivisionError), machine.faster_products():
+        exact = (a.double() @ b.double()).float()  # bfloat16 would be wrong by 0.1
+        torch.testing.assert_close(a @ b, exact, rtol=0.0, atol=1e-3)
+        allowed = torch.get_float32_matmul_precision()
+        _ = 1 / 0
+    assert allowed == ("medium" if machine.may_take_onednn() else "highest")
+    assert torch.get_float32_matmul_precision() == before == "highest"
+
+
+def test_a_cpu_that_would_round_to_bfloat16_gets_no_leave_to(monkeypatch):
+    machine = importlib.import_module("machine")
+    product = torch.Tensor.__matmul__
+
+    def rounding(a, b):  # as Intel's AMX would: 8 bits of each factor are left
+        if a.dtype == torch.float32:
+            a, b = a.bfloat16().float(), b.bfloat16().float()
+        return product(a, b)
+
+    monkeypatch.setattr(torch.Tensor, "__matmul__", rounding)
+    monkeypatch.setattr(machine, "may_take_onednn", machine.may_take_onednn.__wrapped__)
+    with machine.faster_products():
+        assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_beside_an_nvidia_gpu_float32_stays_float32(monkeypatch):
+    # There the same leave would mean TF32: 10 bits of each factor.
+    machine = importlib.import_module("machine")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(machine, "may_take_onednn", machine.may_take_onednn.__wrapped__)
+    with machine.faster_products():
+        assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_a_checkpoint_that_finds_no_room_raises_what_the_system_says(tmp_path):
+    machine = importlib.import_module("machine")
+    path = tmp_path / "last.pt"
+    machine.save_checkpoint(path, {"step": 1})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, hard))  # no file above 1 MiB
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            machine.save_checkpoint(path, {"weights": torch.zeros(2**20)})  # 4 MiB
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert machine.load_checkpoint(path, "") == {"step": 1}
+    assert list(tmp_path.iterdir()) == [path]
