@@ -65,7 +65,7 @@ SEED = 1  # of the order of the stories and of dropout
 START_FROM = None  # path of another run's best.pt to go on from (fine-tuning)
 
 PRESETS = [  # parameters up to, TOKENS, texts per step, MAX_LR
-    (3_000_000, 5_000_000, 4, 6e-3),
+    (3_000_000, 6_000_000, 4, 6e-3),
     (20_000_000, 40_000_000, 32, 1.5e-3),
     (50_000_000, 100_000_000, 32, 8e-4),
     (math.inf, 100_000_000, 64, 5e-4),
