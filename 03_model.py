@@ -246,17 +246,15 @@ class GPT(nn.Module):
         logits at once are by far the largest tensor of all.
         """
         x, right = self.hidden(ids).flatten(0, 1), targets.flatten()  # (B*T, C), (B*T,)
-        W = self.wte.weight  # (V, C)
-        R = max(1, 2 ** (26 if x.is_cuda else 22) // len(W))  # logits of 256 or 16 MB
-        if x.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
+        W, V = self.wte.weight, self.config["vocab_size"]  # W: (V, C)
+        R = max(1, 2 ** (26 if x.is_cuda else 22) // V)  # logits of 256 or 16 MB
+        exact = x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+        if exact and reduction == "mean":
             # What the loop below does, as one operation of torch (a test compares). It
             # takes a piece's gradient at once, and so it need not keep the logits. Not
             # for bfloat16, where it is slow, nor for GPUs, where we have not tried it.
             how = nn.LinearCrossEntropyOptions(batch_chunk_size=R, chunking_method=None)
-            losses = F.linear_cross_entropy(
-                x, W, right, reduction=reduction, ignore_index=-1, options=how
-            )  # () or (B*T,)
-            return losses if reduction == "mean" else losses.view(targets.shape)
+            return F.linear_cross_entropy(x, W, right, ignore_index=-1, options=how)
         losses = []
         for rows, ids in zip(x.split(R), right.split(R)):  # (R, C), (R,)
             logits = F.linear(rows, W)  # (R, C) -> (R, V)
