@@ -6,7 +6,7 @@ model and a loop as nanoGPT has them, written here anew, on the same machine.
     python tests/bench_train.py --sizes small --batch 64 --dtype bfloat16 --compile
     python tests/bench_train.py --minutes 3 --text stories.txt    bits per byte
     python tests/bench_train.py --minutes 10 --text stories.txt --dtype bfloat16 \\
-        --shape 3,4,128,256 --batch 4 --lr 5e-3 --decay linear --seeds 1 2 3
+        --shape 3,4,128,256 --batch 8 --lr 7e-3 --decay linear --seeds 1 2 3
 
 Run by hand, never by pytest. Each contender is a process of its own. For the speed they
 take turns, round by round; what counts is the median over the rounds of the ratio in
