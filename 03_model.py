@@ -249,7 +249,7 @@ class GPT(nn.Module):
         W, V = self.wte.weight, self.config["vocab_size"]  # W: (V, C)
         R = max(1, 2 ** (26 if x.is_cuda else 22) // V)  # logits of 256 or 16 MB
         exact = x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-        if exact and reduction == "mean":
+        if exact and reduction == "mean" and torch.is_grad_enabled():
             # What the loop below does, as one operation of torch (a test compares). It
             # takes a piece's gradient at once, and so it need not keep the logits. Not
             # for bfloat16, where it is slow, nor for GPUs, where we have not tried it.

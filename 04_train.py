@@ -446,8 +446,7 @@ def look_ahead(model, batches, valid, plan, done):
     trial(device).check_learning()
     per_token = 3 * gpt.flops_per_token(config)  # forward, and twice that backward
     speed = per_token * plan["tokens_per_step"] / seconds
-    best = forecast.matmul_rate(device, getattr(torch, PRECISION))
-    best *= team.size()
+    best = team.size() * forecast.matmul_rate(device, getattr(torch, PRECISION))
     memory = before, machine.most_megabytes(device)
     forecast.tell(plan["steps"] - done, seconds, speed, best, memory, device)
     forecast.tell_others(gpt, config, speed, preset)
