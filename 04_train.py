@@ -177,7 +177,7 @@ def make_optimizer(model):
     )
 
 
-@machine.faster_products()
+@machine.faster_products()  # a faster library of products, on some CPUs
 def train_step(model, optimizer, batches, step, plan, device):
     """One step; returns loss and gradient norm as tensors (reading them would wait)."""
     rate = learning_rate(step, plan["steps"], plan["max_lr"], WARMUP)
