@@ -8,7 +8,8 @@ ask for, no download, the same ones on every machine. The idea is the recipe of
 TinyStories (Eldan & Li 2023, arXiv 2305.07759) in miniature: choose a few words and
 features first (a hero, a thing, a twist, a sad ending), then tell a story around
 them. There a large model did the telling; here a grammar does, so it is small enough
-to read, and every story in it can be checked.
+to read, and we can say of any story whether it is right (check), and what the lowest
+possible loss is (limit).
 
 READS   nothing
 WRITES  nothing by itself; stage 01 calls write_corpus() to make its training text
@@ -36,12 +37,16 @@ this file. Keep the promise of the others: what is lost is what is found, the he
 named in the first and in the last paragraph, and every filling fits its sentence.
 """
 
+import math
 import os
 import random
 import re
 import sys
+from collections import namedtuple
 from functools import lru_cache
+from os.path import commonprefix
 from pathlib import Path
+from statistics import fmean
 from textwrap import dedent
 
 # ======================================================================================
@@ -85,14 +90,10 @@ def words(text):
 
 def character(name, pronoun, kind, lives, **more):
     """Make the row of a hero: the name, how to introduce it, how to call it."""
-    named = not name.startswith("the ")
-    return PRONOUNS[pronoun] | more | {
-        "": name,
-        "intro": f"a little {kind} named {name}" if named else "a" + name[3:],
-        "call": name if named else name[4:],
-        "kind": kind,
-        "lives": lives,
-    }
+    row = PRONOUNS[pronoun] | more | {"": name, "kind": kind, "lives": lives}
+    if name.startswith("the "):
+        return row | {"intro": "a" + name[3:], "call": name[4:]}
+    return row | {"intro": f"a little {kind} named {name}", "call": name, "name": name}
 
 
 def characters(lives, text, *columns):
@@ -309,41 +310,46 @@ TABLES = {
     ),
 }
 
-WHEN = ["One day", "One morning", "One afternoon", "One Saturday", "One fine day"]
+WHEN = [
+    {"": f"One {time}", "low": f"one {time}"}
+    for time in ("day", "morning", "afternoon", "Saturday", "fine day")
+]
 
 # Half of all stories begin with the same four words, as in the books. All say the name
 # twice at once: a model learns to repeat a name over a short way first, then over long.
 OPENINGS = [
-    "Once upon a time, there was {hero.intro}. {Hero} {who}.",
-    "Once upon a time, {homeland} lived {hero.intro}. {Hero} {who}.",
-    "Once upon a time, there lived {hero.intro}. {Hero} {who}.",
-    "Once upon a time, {hero.intro} lived {homeland}. {Hero} {who}.",
-    "Once upon a time, long ago, there was {hero.intro}. {Hero} {who}.",
-    "There once was {hero.intro}. {Hero} {who}.",
-    "{Homeland} lived {hero.intro}. {Hero} {who}.",
-    "This is the story of {hero.intro}. {Hero} {who}.",
-    '"Good morning, world!" said {hero.intro}. {Hero} {who}.',
-]
-NAMED_OPENINGS = OPENINGS + [
-    "Once upon a time, there was a little {kind} called {hero}. {Hero} {who}.",
-    "{Hero} was a little {kind}. {Hero} {who}.",
-    "Everyone knew {hero}. {Hero} was a little {kind}. {Hero} {who}.",
+    {"": opening + " {Hero} {who}."}
+    for opening in (
+        "Once upon a time, there was {hero.intro}.",
+        "Once upon a time, {homeland} lived {hero.intro}.",
+        "Once upon a time, there lived {hero.intro}.",
+        "Once upon a time, {hero.intro} lived {homeland}.",
+        "Once upon a time, long ago, there was {hero.intro}.",
+        "There once was {hero.intro}.",
+        "{Homeland} lived {hero.intro}.",
+        "This is the story of {hero.intro}.",
+        '"Good morning, world!" said {hero.intro}.',
+        # "The little fox" has no {hero.name}, so these three are not for such heroes.
+        "Once upon a time, there was a little {kind} called {hero.name}.",
+        "{Hero.name} was a little {kind}.",
+        "Everyone knew {hero.name}. {Hero} was a little {kind}.",
+    )
 ]
 HOMES = {
-    "child": [
-        "in a small house by the river", "in a yellow house", "in a quiet village",
-        "in a big noisy city", "on a farm", "in a house with a green door",
-        "near the sea", "at the end of a long street",
-    ],
-    "animal": [
-        "in the woods", "at the edge of the woods", "under an old oak tree",
-        "behind the blue hills", "near a quiet pond", "in a green valley",
-    ],
-    "toy": [
-        "in a toy box", "on a shelf in the playroom", "in a room full of toys",
-        "on a windowsill",
-    ],
-}  # fmt: skip
+    "child": words(
+        "in a small house by the river, in a yellow house, in a quiet village, "
+        "in a big noisy city, on a farm, in a house with a green door, near the sea, "
+        "at the end of a long street"
+    ),
+    "animal": words(
+        "in the woods, at the edge of the woods, under an old oak tree, "
+        "behind the blue hills, near a quiet pond, in a green valley"
+    ),
+    "toy": words(
+        "in a toy box, on a shelf in the playroom, in a room full of toys, "
+        "on a windowsill"
+    ),
+}
 
 # ======================================================================================
 # THE IDEA: plots
@@ -1793,34 +1799,37 @@ def pick(rng, options):
     return options[int(rng.random() * len(options))]
 
 
+def shape(slot, words):
+    """Return the words for a slot as its place wants them: {a toy}, {Hero}, {A toy}.
+
+    Arguments: slot, a match of SLOT; words, what was drawn for it.
+    """
+    if slot[1]:
+        words = ("an " if words[0] in "aeiou" else "a ") + words
+    if slot[0] != slot[0].lower():  # a sentence begins
+        words = words[0].upper() + words[1:]
+    return words
+
+
 def fill(text, slots):
     """Return the text with every slot replaced by the words that were drawn for it.
 
     >>> fill("{Hero} saw {a toy}.", {"hero": "the little fox", "toy": "orange ball"})
     'The little fox saw an orange ball.'
     """
-
-    def drawn(match):
-        article, key = match.groups()
-        value = slots[key.lower()]
-        if article:
-            value = ("an " if value[0] in "aeiou" else "a ") + value
-        if match.group() != match.group().lower():  # {Hero}, {A toy}: a sentence begins
-            value = value[0].upper() + value[1:]
-        return value
-
-    return SLOT.sub(drawn, text)
+    return SLOT.sub(lambda slot: shape(slot, slots[slot[2].lower()]), text)
 
 
 @lru_cache(maxsize=None)
 def parse(plot):
     """Split a plot into what to draw and what to tell.
 
-    Returns (draws, paragraphs). A draw is (slots, rows to draw from, is it "other"), a
-    paragraph is a list of beats, and a beat is a list of wordings.
+    Returns (draws, beats). draws is {slot: (rows to draw from, is it "other")}, in the
+    order of drawing; a beat is a list of wordings. A wording begins with what separates
+    it from the beat before: a space, or a newline if it opens a paragraph.
     """
     head, *blocks = join_lines(plot.strip()).split("\n\n")
-    draws = []
+    draws = {"when": (WHEN, False)}
     for line in head.split("\n"):
         names, source = line.split(": ", 1)
         source = source.partition(", other")[0]
@@ -1828,52 +1837,61 @@ def parse(plot):
             rows = [row for name in source.split(" + ") for row in TABLES[name]]
         else:
             rows = [{"": option} for option in source.split(" / ")]
-        draws.append((names.split(", "), rows, line.endswith(", other")))
-    paragraphs = []
+        for name in names.split(", "):
+            draws[name] = (rows, line.endswith(", other"))
+    draws["homeland"] = (HOMES[draws["hero"][0][0]["lives"]], False)
+    if "who" in draws:
+        draws["open"] = (OPENINGS, False)
+    beats = []
     for block in blocks:
-        beats = []
-        for line in block.split("\n"):
-            if line.startswith("= "):
-                beats.append([])
-            beats[-1].append(line[2:])
-        paragraphs.append(beats)
-    return draws, paragraphs
+        gap = "\n" if beats else ""
+        for beat in block[2:].split("\n= "):
+            beats.append([gap + wording for wording in beat.split("\n| ")])
+            gap = " "
+    return draws, beats
 
 
-def like_the_hero(row, slots):
-    """Return whether a row could be taken for the hero: same pronoun or same kind."""
-    return row["he"] == slots["hero.he"] or row["kind"] == slots["hero.kind"]
+def choices(slot, draws, cast):
+    """Return the rows that a slot is drawn from; the hero decides on the openings."""
+    rows, _ = draws[slot]
+    if slot == "open" and "hero" in cast and "name" not in cast["hero"]:
+        return [row for row in rows if "{hero.name}" not in row[""].lower()]
+    return rows
+
+
+def fits(row, slot, draws, cast):
+    """Return whether a row may join the cast, {slot: row} of the rows drawn so far.
+
+    No row is drawn twice in one story, and "other" means somebody who could not be
+    taken for the hero: neither the same pronoun nor the same kind.
+    """
+    if row in cast.values():
+        return False
+    _, other = draws[slot]
+    return not other or all(row[key] != cast["hero"][key] for key in ("he", "kind"))
 
 
 def draw_slots(rng, draws):
     """Return {slot: words}, drawing no row twice in one story."""
-    when = pick(rng, WHEN)
-    slots = {"when": when, "when.low": when[0].lower() + when[1:]}
-    taken = []
-    for names, rows, other in draws:
-        for name in names:
+    cast, slots = {}, {}
+    for slot in draws:
+        rows = choices(slot, draws, cast)
+        row = pick(rng, rows)
+        while not fits(row, slot, draws, cast):
             row = pick(rng, rows)
-            while row in taken or (other and like_the_hero(row, slots)):
-                row = pick(rng, rows)
-            taken.append(row)
-            for column, value in row.items():
-                slots[f"{name}.{column}" if column else name] = fill(value, slots)
-            if name == "hero":  # {he} is short for {hero.he}
-                slots |= {column: value for column, value in row.items() if column}
-    slots["homeland"] = pick(rng, HOMES[slots["hero.lives"]])
+        cast[slot] = row
+        for column, value in row.items():
+            slots[f"{slot}.{column}" if column else slot] = fill(value, slots)
+        if slot == "hero":  # {he} is short for {hero.he}
+            slots |= {column: value for column, value in row.items() if column}
     return slots
 
 
 def tell(rng, plot):
     """Return one story: the plot, told with words drawn from rng."""
-    draws, paragraphs = parse(PLOTS[plot])
+    draws, beats = parse(PLOTS[plot])
     slots = draw_slots(rng, draws)
-    if "who" in slots:
-        openings = OPENINGS if slots["hero"].startswith("the ") else NAMED_OPENINGS
-        slots["open"] = fill(pick(rng, openings), slots)
-    return "\n".join(
-        " ".join(fill(pick(rng, beat), slots) for beat in beats) for beats in paragraphs
-    )
+    return "".join(fill(pick(rng, beat), slots) for beat in beats)
 
 
 def stories(count, seed=1):
@@ -1921,6 +1939,174 @@ def write_corpus(train_path, valid_path, train=20_000, valid=1_000, seed=1):
     texts = [f"{story}\n{END_OF_STORY}\n" for story in stories(train + valid, seed)]
     write_atomically(train_path, texts[:train])
     write_atomically(valid_path, texts[train:])
+
+
+# ======================================================================================
+# EVALUATION: is a story right to its last word, and what is the lowest possible loss?
+# ======================================================================================
+#
+# For real text nobody can answer these questions. For ours we can: every story comes
+# from the grammar above, and check() and limit() read the same plots and tables. Take
+# "Tim lost a red kite. ... Tom was glad": check() names Tom, and that Tim was expected.
+
+Mistake = namedtuple("Mistake", "offset fraction found expected kind")
+Limit = namedtuple("Limit", "nats bytes bits_per_byte")
+
+# What check() calls a name is a slot of these; if your plot has others, add them.
+CHARACTERS = {"hero", "friend", "owner", "elder", "wise", "guest", "dog"}
+PHRASES = {"when", "who", "homeland", "open"}  # slots that hold wording, not a thing
+WORD = re.compile(r"\s*(?:[\w'-]+|\S)|\s*")
+INSIDE_A_WORD = re.compile(r"[\w-]{2}")
+
+
+def options(slot, draws, cast):
+    """Return the rows that can be drawn for a slot after the cast, {slot: row}."""
+    return [row for row in choices(slot, draws, cast) if fits(row, slot, draws, cast)]
+
+
+def column_of(slot, draws):
+    """Return (slot name, column) for a match of SLOT: ("hero", "he") for {he}."""
+    name, _, column = slot[2].lower().partition(".")
+    return (name, column) if name in draws else ("hero", name)
+
+
+def agree(story, at, words):
+    """Return how much of words, in whole words, the story has at an offset."""
+    there = story[at : at + len(words) + 1]
+    same = len(commonprefix((words, there)))
+    if any(INSIDE_A_WORD.match(text, same - 1) for text in (words, there)):
+        same = re.search(r"[\w-]*$", words[:same]).start()  # no "T" of Tim and Tom
+    return same
+
+
+def read(story, at, text, draws, cast, misses, inside=None):
+    """Yield (end, cast) for every way to read story[at:end] as the text.
+
+    A slot in the cast keeps its row, and any other can have each row that fits. misses
+    gets what does not match; inside is the slot that the text was drawn for, or None.
+    """
+    slot = SLOT.search(text)
+    words = text[: slot.start()] if slot else text
+    end = at + len(words)
+    half = words and INSIDE_A_WORD.match(story, end - 1)  # Ben, and there is Benno
+    if half or not story.startswith(words, at):
+        misses.append((at, words, inside, draws))
+    elif not slot:
+        yield end, cast
+    else:
+        name, column = column_of(slot, draws)
+        for row in [cast[name]] if name in cast else options(name, draws, cast):
+            if column in row:
+                words, known = shape(slot, row[column]), cast | {name: row}
+                for at, known in read(story, end, words, draws, known, misses, slot):
+                    rest = text[slot.end() :]
+                    yield from read(story, at, rest, draws, known, misses, inside)
+
+
+def readings(story, at, beats, draws, cast, misses):
+    """Yield the cast for every way to read story[at:] as these beats (backtracking)."""
+    if beats:
+        for wording in beats[0]:
+            for end, known in read(story, at, wording, draws, cast, misses):
+                yield from readings(story, end, beats[1:], draws, known, misses)
+    elif at == len(story):
+        yield cast
+    else:
+        misses.append((at, "", None, draws))
+
+
+def alternative(story, start, at, words, slot, draws):
+    """Return (other, words, kind) for a miss: the words that could be at the start.
+
+    other is what is there, if the slot could have it in another story, or else "".
+    """
+    words = words[start - at :]
+    word = WORD.match(words)[0]
+    name, column = column_of(slot, draws) if slot else ("open", "")
+    if name in PHRASES or (column == "intro" and word.islower()):
+        return "", word, "wording"
+    rows = [shape(slot, row[column]) for row in draws[name][0] if column in row]
+    rows = [row for row in rows if story.startswith(row, at)]
+    whole = [row for row in rows if agree(story, at, row) == len(row)]
+    other = max(whole, key=len, default="")
+    kind = "name" if name in CHARACTERS and column not in ("kind", "home") else "thing"
+    return other[start - at :], words, "pronoun" if column in PRONOUNS["he"] else kind
+
+
+def check(story):
+    """Return None if the grammar could have told exactly this story, else a Mistake.
+
+    It is the first mistake: no story of the grammar begins like this one and continues
+    with found, the words at offset (fraction is offset / len(story)). Every string in
+    expected could be there ("" is the end). kind says what is wrong: "name", "thing",
+    "pronoun", "wording", "an end too early", or "text after the end".
+    """
+    misses = []
+    for plot in PLOTS.values():
+        draws, beats = parse(plot)
+        if any(True for _ in readings(story, 0, beats, draws, {}, misses)):
+            return None
+    far = max(at for at, *_ in misses)
+    misses = [miss for miss in misses if miss[0] + len(miss[1]) >= far]
+    ends = [at + agree(story, at, words) for at, words, *_ in misses]
+    start = max(ends)
+    last = [miss for miss, end in zip(misses, ends, strict=True) if end == start]
+    # A story that ends in the middle of these words is right as far as it goes.
+    cut = [miss for miss in last if miss[1].startswith(story[miss[0] :])]
+    last = [alternative(story, start, *miss) for miss in cut or last]
+    # If many words could be here and one of them is a name, "Tim" is a wrong name.
+    found = max((other for other, _, _ in last), key=len)
+    expected = sorted({words for other, words, _ in last if other == found})
+    kinds = {kind for other, _, kind in last if other == found}
+    kind = kinds.pop() if len(kinds) == 1 else "wording"
+    found = found or WORD.match(story, start)[0]
+    if cut:
+        start, found, kind = len(story), "", "an end too early"
+    elif expected == [""]:
+        kind = "text after the end"
+    return Mistake(start, start / (len(story) or 1), found, tuple(expected), kind)
+
+
+@lru_cache(maxsize=None)
+def hides(text, slot, plot, named):
+    """Return the probability that a text, when filled, shows nothing of a slot."""
+    draws, _ = parse(plot)
+    cast = {"hero": {"name": ""} if named else {}}
+    probability = 1.0
+    for match in SLOT.finditer(text):
+        name, column = column_of(match, draws)
+        rows = choices(name, draws, cast)
+        hidden = fmean(hides(row.get(column, ""), slot, plot, named) for row in rows)
+        probability *= 0 if name == slot else hidden
+    return probability
+
+
+@lru_cache(maxsize=None)
+def limit():
+    """Return the entropy of the stories: no model's expected loss can be lower.
+
+    The nats per story are exact: log(n) for each choice among n, times the probability
+    that the story shows it (no story can be told in two ways: the tests look for one).
+    The bytes per story are the mean of 20,000 stories.
+    """
+    nats = math.log(len(PLOTS))
+    for plot in PLOTS.values():
+        draws, beats = parse(plot)
+        heroes, _ = draws["hero"]
+        told = sum(math.log(len(beat)) for beat in beats)
+        for hero in heroes:
+            cast = {}
+            for slot in draws:
+                hidden = math.prod(
+                    fmean(hides(text, slot, plot, "name" in hero) for text in beat)
+                    for beat in beats
+                )
+                rows = options(slot, draws, cast)
+                cast[slot] = hero if slot == "hero" else rows[0]
+                told += (1 - hidden) * math.log(len(rows)) / len(heroes)
+        nats += told / len(PLOTS)
+    size = fmean(len(story) for story in stories(20_000))
+    return Limit(nats, size, nats / math.log(2) / size)
 
 
 # ======================================================================================
