@@ -1,81 +1,87 @@
 # /// script
 # requires-python = ">=3.10"
-# dependencies = ["numpy", "regex", "tqdm"]
+# dependencies = ["regex", "tqdm"]
 # ///
-"""Stage 1 of 6: learn from a text which pieces of words deserve a number of their own.
+"""Stage 1 of 6: learn from a text which sequences of bytes become tokens.
 
     text --> [01_bpe] --> 02_prepare --> 03_model --> 04_train --> 05_eval --> 06_sample
               you are here
 
 READS   the text named by TEXT below (made for you, downloaded, or your own file)
 WRITES  artifacts/01_bpe/tokenizer.json   the tokenizer, in Hugging Face's format
-        artifacts/01_bpe/vocab.txt        the same for people: every token and its parts
+        artifacts/01_bpe/vocab.txt        the same to read: every token and its parts
         artifacts/01_bpe/meta.json        which text it was made from
-        artifacts/01_bpe/tokens.html      stories coloured by token, for your browser
+        artifacts/01_bpe/tokens.html      stories colored by token, for your browser
 RUN     python 01_bpe.py
-TAKES   about 3 seconds for the practice stories (2 cores of an AMD EPYC (Zen 3),
-        2026-11-23)
+TAKES   about 3 seconds for the practice stories (2 cores of an AMD EPYC, 2026-11-23)
 LESSON  lessons/02_tokenization.md
 """
-# ======================================================================= 2. IMPORTS
+# =========================================================================== 1. Imports
+import errno
+import functools
 import hashlib
 import heapq
 import json
+import mmap
+import multiprocessing
 import os
 import re
+import shlex
+import signal
 import sys
-import textwrap
 import time
 from collections import Counter, defaultdict
-from operator import add
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-import numpy as np
-import regex  # like the standard library's re, and it knows \p{L}, "any letter"
+if sys.version_info < (3, 10):
+    raise SystemExit(f"Python 3.10 or newer is needed, not {sys.version.split()[0]}.")
+try:
+    import regex  # like the standard library's re, and it knows \p{L}, "any letter"
+    from tqdm import tqdm
+except ModuleNotFoundError as error:
+    cure = "python -m pip install torch numpy regex tqdm"
+    raise SystemExit(f"{error.name} is missing. Run: {cure}") from None
 
-HERE = Path(__file__).resolve().parent
-sys.path.append(str(HERE / "lessons"))
-import texts  # lessons/texts.py: makes, downloads, opens and reads the text
-from plumbing import filled_page, hugging_face_json, in_range, need
-from plumbing import run_stage, sha256_of, shown, stop, write_all
-
-# ===================================================================== 3. CONSTANTS
-# -- what to read
+# ============================================================= 2. Constants: edit these
 TEXT = "practice"  # "practice": stories made on this machine, no download;
 #                    "tinystories-mini": 22.5 MB download; "tinystories": 2.2 GB more;
 #                    or a path: a UTF-8 file with a line <|endoftext|> between stories,
-#                    or else a blank line
-# -- how to cut
+#                    or else an empty line
 VOCAB_SIZE = 2048  # tokens in all, 260 to 65,536; try 512: more tokens per story
 MIN_FREQUENCY = 2  # a pair seen less often than this is never merged; try 10_000
-# -- how to run
-WORKERS = "auto"  # processes that count words; "auto": one per CPU core if it pays
+WORKERS = "auto"  # processes that count the text; "auto": one per CPU core
 
-SPECIAL_TOKENS = ["<PAD>", "<UNK>", "<BOS>", "<EOS>"]  # ids 0-3; TRY NOT TO MODIFY
-# GPT-2's pattern: the text is cut into these pieces first, and no token crosses a cut.
-# In order: endings like 's and 'll, then (each with the space before it) a run of
-# letters, of digits, of anything else; then blanks.
+# Leave the rest as it is: later stages rely on it.
+SPECIAL_TOKENS = ["<PAD>", "<UNK>", "<BOS>", "<EOS>"]
+PAD, UNK, BOS, EOS = range(4)  # their ids
+# GPT-2's pattern cuts a text into pre-tokens. In order: endings like 's and 'll; a run
+# of letters, of digits, of anything else, each with the space before it; whitespace.
 GPT2_PATTERN = (
     r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 )
-find_pieces = regex.compile(GPT2_PATTERN).findall
+find_pre_tokens = regex.compile(GPT2_PATTERN).findall  # str -> list of str
+EMPTY_LINE = r"\n\s*\n|\r\s*\r"  # or a line of whitespace; \r alone: old Macs
+empty_lines = re.compile(r"\A\s*\n")  # at the beginning of a story
+RANGE = 8 * 2**20  # bytes of a text that are read at a time
+LONGEST = 16 * 2**20  # bytes of a story; a longer one must be a missing separator
+HERE = Path(__file__).resolve().parent
 OUT = HERE / "artifacts" / "01_bpe"
-FORMAT = "01_bpe/1"  # changes when the files below change their form
+FORMAT = "01_bpe/1"  # changes when the format of the files in OUT changes
 
-# ========================================================================= 4. WORDS
-# token   a sequence of bytes that has a number, its id: " time" is one token, 5 bytes
-# V       VOCAB_SIZE: ids run from 0 to V-1; 4 special tokens, 256 bytes, V-260 merges
-# piece   what GPT2_PATTERN cuts off: "Once", " upon", "'s", "..."
-# pair    two neighbouring ids in a piece: what a merge turns into one new id
-# rank    the place of a merge in the order of learning; lower ranks merge first
+# ============================================================= 3. Glossary of this file
+# token      a sequence of bytes with a number, its id: " time" is one token of 5 bytes
+# V          VOCAB_SIZE: ids run from 0 to V-1; 4 special, 256 bytes, V-260 merges
+# pre-token  what GPT2_PATTERN cuts off: "Once", " upon", "'s"; no token crosses a cut
+# pair       two neighboring ids in a pre-token: what a merge turns into one new id
+# rank       position of a merge in the order of learning; lower ranks merge first
+# word       what stands between two spaces of the text; one or more pre-tokens
 
-# ====================================================================== 5. THE IDEA
+# ============================================ 4. The idea: merge the most frequent pair
 # Byte pair encoding (Gage 1994; for language models Sennrich et al., arXiv 1508.07909):
-# start with single bytes; count which two tokens most often stand side by side; give
-# that pair a number of its own; write that number wherever the pair stands; repeat.
-# This is the whole algorithm. The fast trainer below gives the same, dozens of times
-# faster, by not counting again what has not changed.
-
+# start with single bytes; count which two tokens stand side by side most often; give
+# that pair an id of its own; write the new id wherever the pair stands; repeat. This is
+# the whole algorithm. Section 8 does the same without counting again what is unchanged.
 
 def merge(ids, pair, new_id):
     """Replace every `pair` in `ids`, left to right, by `new_id`.
@@ -93,9 +99,8 @@ def merge(ids, pair, new_id):
             i += 1
     return merged
 
-
-def train_naive(words, merges_wanted, first_new_id):
-    """The idea, word for word: words is {tuple of ids: how often}; returns the merges.
+def train_naive(sequences, merges_wanted, first_new_id):
+    """The idea, line by line: {tuple of ids: how often it occurs} -> list of merges.
 
     "aaabdaaabac" is the classic example; a, b, c, d are 0, 1, 2, 3 here:
     >>> train_naive({(0, 0, 0, 1, 3, 0, 0, 0, 1, 0, 2): 1}, 3, first_new_id=4)
@@ -104,7 +109,7 @@ def train_naive(words, merges_wanted, first_new_id):
     merges = []
     while len(merges) < merges_wanted:
         pair_counts = Counter()
-        for ids, count in words.items():
+        for ids, count in sequences.items():
             for pair in zip(ids, ids[1:]):
                 pair_counts[pair] += count
         if not pair_counts:
@@ -112,84 +117,311 @@ def train_naive(words, merges_wanted, first_new_id):
         # The most frequent pair; among equals the one with the smaller ids.
         best = min(pair_counts, key=lambda pair: (-pair_counts[pair], pair))
         new_id = first_new_id + len(merges)
-        words = {tuple(merge(ids, best, new_id)): n for ids, n in words.items()}
+        sequences = {tuple(merge(s, best, new_id)): n for s, n in sequences.items()}
         merges.append(best)
     return merges
 
+# ===================================================== 5. Read the text, story by story
+# A text may be larger than memory. So we cut the file into ranges of 8 MB, each of
+# which ends where a story ends, and read one range at a time. To find the ends we use a
+# memory map (mmap): the file looks like bytes, but only what we touch is read.
 
-# ======================================================================== 6. PIECES
-# ---- bytes: 256 tokens, from which every text in every language can be built. Nothing
-# is ever "unknown"; <UNK> is there only because other tools expect one.
+def find_text(text, script):
+    """A value of TEXT -> {"train": path} or {"train": path, "valid": path}."""
+    edit = f"Edit TEXT at the top of {script}, then: python {script}"
+    path = HERE / os.path.expanduser(str(text))  # an absolute path stays as it is
+    lessons = HERE / "lessons"
+    if text in ("practice", "tinystories-mini", "tinystories") and lessons.is_dir():
+        sys.path.append(str(lessons))
+        if text != "practice":
+            import tinystories  # downloads what is not in data/
+            return tinystories.get(text)
+        import practice_stories
+        print("[read] writing the practice stories (no download) ...", flush=True)
+        paths = {k: HERE / "data" / f"practice-{k}.txt" for k in ("train", "valid")}
+        practice_stories.write_corpus(paths["train"], paths["valid"])
+        return paths
+    if not os.path.isfile(path):
+        raise stop(f"TEXT = {text!r}: no such file: {path}", "It must be a text file or"
+                   " practice, tinystories-mini, tinystories (made by lessons/).", edit)
+    if os.path.getsize(path) < 10_000:
+        raise stop(f"{path} is empty or too small: {os.path.getsize(path):,} bytes.",
+                   "10,000 are the minimum; some megabytes are better.", edit)
+    return {"train": path}
 
+def kind_of_items(path, head):  # head: the beginning of the file as str
+    """What the items of a file seem to be; lessons/separate.py can read them."""
+    if head[0] in "[{" and re.search(r'"\w+":\s*"', head[:10_000]):
+        return "JSON record"
+    header = re.match(r'("?\w[\w ]*"?[,;\t])+"?\w[\w ]*"?\n', head[:1000])  # id,text
+    if path.suffix in (".csv", ".tsv") or header and not re.search(EMPTY_LINE, head):
+        return "row of the table (CSV)"
+    return "line"
 
+def find_separator(path):
+    """The regex of what separates stories. SystemExit, with advice, if nothing does."""
+    with open(path, "rb") as file:
+        head = file.read(LONGEST)
+    if b"\0" in head:
+        raise not_utf8(path, 0, head.index(0))
+    head = head.decode("utf-8-sig", "replace").strip() or " "
+    if "<|endoftext|>" in head:
+        return r"<\|endoftext\|>"
+    kind = kind_of_items(path, head)
+    if kind == "line" and (head == " " or re.search(EMPTY_LINE, head)):
+        return EMPTY_LINE
+    raise stop(f"{path} is one single story: nothing separates it into several.",
+               f"Put an empty line, or a line <|endoftext|>, between stories. If each"
+               f" {kind} is a story, this command does so, in a new file for TEXT:",
+               f"python lessons/separate.py {shlex.quote(str(path))}")
+
+def not_utf8(path, byte, offset):
+    """The three lines for a file in another encoding."""
+    code = "UTF-16" if byte in (0x00, 0xFE, 0xFF) else "WINDOWS-1252"
+    return stop(f"{path} is not UTF-8 text: byte 0x{byte:02x} at offset {offset:,}.",
+                f"Perhaps it was saved as {code}, or is a binary file.",
+                f"iconv -f {code} -t UTF-8 {shlex.quote(str(path))} > utf8.txt")
+
+def split_file(path):
+    """Cut a file into tasks (path, separator, begin, end); each ends with a story."""
+    separator, tasks, begin = find_separator(path), [], 0
+    with open(path, "rb") as file:
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    while begin < len(data):
+        found = re.compile(separator.encode()).search(data, begin + RANGE)
+        end = found.end() if found else len(data)
+        if end - begin > RANGE + LONGEST:
+            raise stop(f"{path}: from byte {begin:,} on, nothing separates stories.",
+                       "A story is read as a whole and must fit in memory.",
+                       "Put a line <|endoftext|> between stories, then run this again.")
+        tasks.append((path, separator, begin, end))
+        begin = end
+    return tasks
+
+def read_stories(path, separator, begin, end):
+    """Yield the stories in bytes begin..end as str, with "\\n" as line end."""
+    with open(path, "rb") as file:
+        file.seek(begin)
+        data = file.read(end - begin)
+    try:
+        text = data.decode("utf-8").removeprefix("" if begin else "\ufeff")  # its mark
+    except UnicodeDecodeError as error:
+        raise not_utf8(path, data[error.start], begin + error.start) from None
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    for story in re.split(separator, text):
+        # Empty lines before the first line go; its indentation stays.
+        story = empty_lines.sub("", story.rstrip())
+        if story:
+            yield story
+
+def first_stories(tasks, count):
+    """The first stories of a text, at most `count`. SystemExit if there is none."""
+    stories = (story for task in tasks for story in read_stories(*task))
+    first = [story for _, story in zip(range(count), stories)]
+    if not first:
+        raise stop("The text holds nothing but whitespace.", "No story, no model.",
+                   "Edit TEXT at the top of 01_bpe.py, then: python 01_bpe.py")
+    return first
+
+# ============================ 6. Share the work among processes (skip on first reading)
+def count_processes(workers, tasks):
+    """WORKERS -> how many processes, at most one per task; prints the choice."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    count = min(cores if workers == "auto" else workers, len(tasks))
+    print(f"[plan] {len(tasks)} part(s) of the text, {count} process(es) at work"
+          f" (WORKERS = {workers!r}, {cores} CPU core(s))")
+    return count
+
+def map_tasks(function, tasks, workers, desc):
+    """Yield function(task) for each task in order, computed by `workers` processes.
+
+    They are spawned, as macOS does it: each imports the script anew, so importing a
+    script must do nothing. An exception in one of them is raised here.
+    """
+    bar = {"total": len(tasks), "desc": desc, "unit": " parts", "leave": False}
+    if workers == 1:
+        yield from tqdm(map(function, tasks), **bar)
+        return
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+    # Ctrl-C reaches every process, but only this one must answer: the others start here
+    # and inherit that they ignore it.
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    results = pool.map(function, tasks)
+    signal.signal(signal.SIGINT, handler)
+    try:
+        yield from tqdm(results, **bar)
+    finally:
+        pool.shutdown(cancel_futures=True)  # after an error, drop what has not begun
+
+# ============================================================== 7. Count the pre-tokens
+# BPE needs no text, only how often each pre-token occurs. GPT2_PATTERN is slow, so we
+# split the text at its spaces, count the words, and run the pattern once per DIFFERENT
+# word. This is exact: before a space that a visible character follows, GPT2_PATTERN
+# cuts, too. A story with a space before other whitespace takes the slow way.
+irregular = re.compile(r" \s").search
+
+def split_words(story):
+    """str -> list of str, which joined are the story; GPT2_PATTERN cuts between them.
+
+    >>> split_words("Once upon a time.")
+    ['Once', ' upon', ' a', ' time.']
+    """
+    if irregular(story) or story.endswith(" "):
+        return find_pre_tokens(story)
+    first, *others = story.split(" ")
+    return [first, *[" " + word for word in others]]
+
+def count_range(task):
+    """One task of split_file -> Counter of its words; runs in a worker process."""
+    counts, spaced = Counter(), Counter()
+    for story in read_stories(*task):
+        if irregular(story):
+            counts.update(find_pre_tokens(story))
+        else:  # split_words, but the space is put back once per different word
+            first, *others = story.split(" ")
+            counts[first] += 1
+            spaced.update(others)
+    counts.update({" " + word: count for word, count in spaced.items()})
+    return counts
+
+def count_text(tasks, workers):
+    """Count the pre-tokens of all tasks -> Counter {pre-token: how often}."""
+    words, counts = Counter(), Counter()
+    for part in map_tasks(count_range, tasks, workers, "counting"):
+        words.update(part)
+    for word, count in words.items():
+        for pre_token in find_pre_tokens(word):
+            counts[pre_token] += count
+    return counts
+
+# ============================================ 8. Merge the most frequent pair, but fast
+# As train_naive, with two differences. After a merge we update only the pairs beside
+# it (`where` knows which pre-tokens hold a pair). And the most frequent pair comes from
+# a heap, a list that always has its smallest entry in front. A pre-token is a str with
+# one character per token, chr(id), so that split() and join() merge at the speed of C.
+
+def train(pre_token_counts, vocab_size, min_frequency):
+    """Learn the merges: {pre-token: how often} -> (Tokenizer, [count of each merge]).
+
+    Gives exactly what Hugging Face's trainer gives: same ids, same order, same ties
+    (the textbook leaves ties open). Ends early if no pair occurs min_frequency times.
+    """
+    letter = {b: chr(i) for i, b in enumerate(byte_alphabet(), start=4)}
+    pre_tokens = ["".join([letter[b] for b in p.encode()]) for p in pre_token_counts]
+    counts = list(pre_token_counts.values())
+    pair_counts = defaultdict(int)  # {pair, a str of two: how often}
+    where = defaultdict(set)  # {pair: indices of the pre-tokens that have held it}
+    for i, (pre_token, count) in enumerate(zip(pre_tokens, counts)):
+        for a, b in zip(pre_token, pre_token[1:]):
+            pair_counts[a + b] += count
+            where[a + b].add(i)
+    heap = [(-count, pair) for pair, count in pair_counts.items()]
+    heapq.heapify(heap)  # the smallest first: highest count, then the smaller ids
+
+    merges, merge_counts = [], []
+    for new_id in tqdm(range(260, vocab_size), "merging", leave=False, delay=2):
+        # SUBTLE: an entry may be older than its pair's count; then we update it first.
+        while heap and heap[0][0] != -pair_counts[heap[0][1]]:
+            heapq.heapreplace(heap, (-pair_counts[heap[0][1]], heap[0][1]))
+        if not heap or -heap[0][0] < min_frequency:
+            break
+        pair, new, changed = heap[0][1], chr(new_id), set()
+        left, right = pair
+        merges.append((ord(left), ord(right)))
+        merge_counts.append(pair_counts.pop(pair))
+        for i in where.pop(pair):
+            parts = pre_tokens[i].split(pair)  # only one: another merge was here since
+            pre_tokens[i] = new.join(parts)
+            previous = ""
+            for before, after in zip(parts, parts[1:]):  # the pair stood between them
+                a, b = before[-1:] or previous, after[:1]  # its neighbors, if any
+                old_a = right if a == new else a  # what a was before this merge
+                for old, now in ((old_a + left, a + new), (right + b, new + b)):
+                    if len(now) == 2:
+                        pair_counts[old] -= counts[i]
+                        pair_counts[now] += counts[i]
+                        where[now].add(i)
+                        changed.add(now)
+                previous = new
+        pair_counts[pair] = 0  # nothing is left of it
+        for now in changed:
+            heapq.heappush(heap, (-pair_counts[now], now))
+    return Tokenizer(merges), merge_counts
+
+# =============================================== 9. The tokenizer: text to ids and back
 def byte_alphabet():
     """GPT-2's names for the 256 bytes, in the order of its ids: {byte: character}.
 
     JSON cannot hold raw bytes, so GPT-2 (Radford et al. 2019) gave each byte a visible
-    character: printable ones stand for themselves, the other 68 take the characters
-    from U+0100 on. A space is 'Ġ', a line end 'Ċ'.
+    character. Printable ones stand for themselves, the others take the characters from
+    U+0100 on: a space is 'Ġ', a line end 'Ċ'.
     """
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [b for b in range(256) if b not in printable]
-    names = {b: chr(b) for b in printable}
-    return names | {b: chr(256 + n) for n, b in enumerate(others)}
-
+    return dict(zip(printable + others, map(chr, printable + [*range(256, 324)])))
 
 class Tokenizer:
     """Text to ids and back; the one class that all later stages share.
 
-    token_bytes: list of bytes, one per id (specials: their name).
-    merges: list of (left id, right id), in the order in which they were learned.
+    merges: list of (left id, right id), in the order of learning; rank 0 makes id 260.
+    Ids 4-259 are the single bytes, so every text in every language can be encoded.
     """
 
-    def __init__(self, token_bytes, merges):
-        self.token_bytes = token_bytes
+    def __init__(self, merges):
         self.merges = merges
-        self.id_of = {token: i for i, token in enumerate(token_bytes[4:], start=4)}
-        self.rank = {pair: rank for rank, pair in enumerate(merges)}
-        joined = [token_bytes[a] + token_bytes[b] for a, b in merges]
-        self.merged_id = {pair: self.id_of[both] for pair, both in zip(merges, joined)}
+        self.token_bytes = [token.encode() for token in SPECIAL_TOKENS]
+        self.token_bytes += [bytes([b]) for b in byte_alphabet()]
+        for left, right in merges:
+            self.token_bytes.append(self.token_bytes[left] + self.token_bytes[right])
+        self.id_of = {token: i for i, token in enumerate(self.token_bytes) if i > EOS}
         self.byte_id = [self.id_of[bytes([b])] for b in range(256)]
-        self.pad, self.unk, self.bos, self.eos = range(4)
-        self.special = regex.compile(f"({'|'.join(SPECIAL_TOKENS)})")
-        self.cache = {}
+        self.rank = {pair: rank for rank, pair in enumerate(merges)}
+        self.merged_id = {pair: 260 + rank for rank, pair in enumerate(merges)}
+        self.pad, self.unk, self.bos, self.eos = PAD, UNK, BOS, EOS
+        self.remembered = functools.lru_cache(100_000)(self.encode_pre_token)
 
     def __len__(self):
         return len(self.token_bytes)
 
-    def encode_piece(self, piece):
-        """One piece of GPT2_PATTERN -> list of ids: replay the merges in order."""
-        ids = [self.byte_id[b] for b in piece.encode("utf-8")]
+    def encode_pre_token(self, pre_token):
+        """One pre-token -> list of ids: replay the merges in the order of learning."""
+        ids, never = [self.byte_id[b] for b in pre_token.encode()], len(self.merges)
+        if len(ids) ** 2 > never:
+            # In DNA, base64 or Chinese it can go on for megabytes. Then we try every
+            # merge once, on a str with one character per id: replace() runs in C.
+            text, bar = "".join(map(chr, ids)), {"leave": False, "delay": 2}
+            for a, b in tqdm(self.merges, "encoding", disable=len(ids) < 10**5, **bar):
+                text = text.replace(chr(a) + chr(b), chr(self.merged_id[a, b]))
+            return list(map(ord, text))
         while len(ids) > 1:
-            # SUBTLE: not the longest token first, but the merge learned earliest first.
-            pairs = zip(ids, ids[1:])
-            best = min(pairs, key=lambda p: self.rank.get(p, len(self.rank)))
-            if best not in self.rank:
+            # SUBTLE: not the longest token first, but the merge learned earliest.
+            best = min(self.rank.get(pair, never) for pair in zip(ids, ids[1:]))
+            if best == never:
                 break
-            ids = merge(ids, best, self.merged_id[best])
+            ids = merge(ids, self.merges[best], 260 + best)
         return ids
 
     def encode(self, text, allow_special=False):
         """str -> list of ids. "<EOS>" in a text is five plain characters, so that no
-        text can end a story by naming the token; allow_special=True makes it id 3.
+        text can end a story by naming the token; allow_special=True makes it EOS.
         """
         ids = []
         if allow_special:
-            for part in self.special.split(text):  # special ones are parts, too
+            names = "|".join(map(re.escape, SPECIAL_TOKENS))
+            for part in re.split(f"({names})", text):  # ( ) keeps the names as parts
                 special = part in SPECIAL_TOKENS
                 ids += [SPECIAL_TOKENS.index(part)] if special else self.encode(part)
             return ids
-        for piece in find_pieces(text):
-            if piece not in self.cache:
-                if len(self.cache) > 100_000:  # memory has an end, the language has not
-                    self.cache.clear()
-                self.cache[piece] = self.encode_piece(piece)
-            ids += self.cache[piece]
+        for pre_token in find_pre_tokens(text):
+            long = len(pre_token) > 100  # not remembered: memory must stay bounded
+            ids += (self.encode_pre_token if long else self.remembered)(pre_token)
         return ids
 
     def decode_bytes(self, ids):
         """list of ids -> bytes; special tokens are left out."""
-        return b"".join(self.token_bytes[i] for i in ids if i >= len(SPECIAL_TOKENS))
+        return b"".join(self.token_bytes[i] for i in ids if i > EOS)
 
     def decode(self, ids):
         """list of ids -> str. Half a character (ids can do that) shows as U+FFFD."""
@@ -198,159 +430,40 @@ class Tokenizer:
     def to_json(self):
         """The tokenizer as the text of a Hugging Face tokenizer.json."""
         name = byte_alphabet()
-        names = ["".join(name[b] for b in token) for token in self.token_bytes[4:]]
+        names = ["".join(map(name.get, token)) for token in self.token_bytes[4:]]
         names = SPECIAL_TOKENS + names
-        merges = [[names[a], names[b]] for a, b in self.merges]
-        return hugging_face_json(names, merges, SPECIAL_TOKENS)
+        special = [dict(id=i, content=names[i], single_word=False, lstrip=False,
+                        rstrip=False, normalized=False, special=True) for i in range(4)]
+        byte_level = dict(type="ByteLevel", add_prefix_space=False, trim_offsets=True,
+                          use_regex=True)  # GPT-2's pattern
+        model = dict(type="BPE", dropout=None, unk_token=None,
+                     continuing_subword_prefix=None, end_of_word_suffix=None,
+                     fuse_unk=False, byte_fallback=False, ignore_merges=False,
+                     vocab={name: i for i, name in enumerate(names)},
+                     merges=[[names[a], names[b]] for a, b in self.merges])
+        content = dict(version="1.0", truncation=None, padding=None, normalizer=None,
+                       post_processor=None, added_tokens=special,
+                       pre_tokenizer=byte_level, decoder=byte_level, model=model)
+        return json.dumps(content, ensure_ascii=False, indent=1) + "\n"
 
     @classmethod
     def load(cls, path=OUT / "tokenizer.json"):
-        """Read tokenizer.json; SystemExit if it is missing, garbled or wrong."""
+        """Read a tokenizer.json that this script wrote; SystemExit if it is damaged."""
         need(path, "01_bpe.py")
-
-        def broken(why):
-            return stop(f"{shown(path)} is damaged.", why, "python 01_bpe.py")
-
         try:
-            model = json.loads(path.read_text(encoding="utf-8"))["model"]
-            vocab = {str(token): int(i) for token, i in model["vocab"].items()}
-            merges = [(str(left), str(right)) for left, right in model["merges"]]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise broken(f"It cannot be read as a tokenizer ({error!r}).") from None
-        if sorted(vocab.values()) != list(range(len(vocab))):
-            raise broken(f"Its ids are not 0 to {len(vocab) - 1}, each of them once.")
-        if [vocab.get(token) for token in SPECIAL_TOKENS] != [0, 1, 2, 3]:
-            raise broken(f"Ids 0-3 are not {' '.join(SPECIAL_TOKENS)}.")
-        byte_of = {character: b for b, character in byte_alphabet().items()}
-        for character, b in byte_of.items():
-            if character not in vocab:
-                raise broken(f"The token of byte {b} ({character!r}) is missing.")
-        for left, right in merges:
-            for token in (left, right, left + right):
-                if token not in vocab:
-                    raise broken(f"Merge {left} + {right}: {token!r} is no token.")
-        token_bytes = [token.encode() for token in SPECIAL_TOKENS]
-        for token in sorted(vocab, key=vocab.get)[4:]:
-            if not set(token) <= set(byte_of):
-                raise broken(f"Token {token!r} holds characters that are no bytes.")
-            token_bytes.append(bytes(byte_of[character] for character in token))
-        return cls(token_bytes, [(vocab[a], vocab[b]) for a, b in merges])
+            model = json.loads(path.read_text("utf-8"))["model"]
+            id_of = model["vocab"]
+            tokenizer = cls([(id_of[a], id_of[b]) for a, b in model["merges"]])
+            if json.loads(tokenizer.to_json())["model"] == model:
+                return tokenizer
+            why = "Its tokens are not those that follow from its merges."
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            why = f"It cannot be read as a tokenizer ({error!r})."
+        raise stop(f"{shown(path)} is damaged.", why, "python 01_bpe.py")
 
-
-# ---- counting: BPE needs no text, only how often each piece occurs. GPT2_PATTERN is
-# slow, so we cut the text into words first and run it once per DIFFERENT word. A word
-# begins at each space or line end that something visible follows: GPT2_PATTERN always
-# cuts there, too. And up to 8 bytes are one number to a processor: numpy counts such
-# numbers in less time than Python takes to make a str of each word.
-
-STORY = b"\xff"  # stands between stories; no UTF-8 text holds this byte
-MASK = np.array([2 ** (8 * n) - 1 for n in range(9)], dtype="<u8")  # keeps n bytes of 8
-foreign_blank = re.compile(r"[^\S\x00-\x7f]").search  # a blank of more than one byte
-
-
-def count_words(stories, counts):
-    """Add the words of the stories to `counts`, a Counter {bytes: how often}."""
-    data = STORY + STORY.join(story.encode() for story in stories) + bytes(8)
-    letters = np.frombuffer(data, np.uint8)[:-8]
-    before, after = letters[:-1], letters[1:]
-    starts = ((before == ord(" ")) | (before == ord("\n"))) & (after > ord(" "))
-    begins = np.flatnonzero(starts | (before == STORY[0]))
-    lengths = np.diff(begins, append=len(letters))
-    short = lengths <= 8
-    eight = np.ndarray(len(letters), "<u8", data, strides=(1,))  # bytes from each place
-    numbers = eight[begins[short]] & MASK[lengths[short]]
-    words, times = np.unique(numbers, return_counts=True)
-    counts.update(dict(zip(words.view("S8").tolist(), times.tolist())))
-    for begin, length in zip(begins[~short].tolist(), lengths[~short].tolist()):
-        counts[data[begin : begin + length]] += 1
-
-
-def count_range(task):
-    """A range of a text (texts.tasks) -> Counter of its words; runs in a worker."""
-    counts = Counter()
-    for stories in texts.batches(*task):
-        plain = []
-        for story in stories:
-            if "\0" in story or not story.isascii() and foreign_blank(story):
-                counts.update(piece.encode() for piece in find_pieces(story))
-            else:
-                plain.append(story)
-        count_words(plain, counts)
-    return counts
-
-
-def count_text(tasks, workers):
-    """Count the pieces of all tasks (texts.tasks) -> Counter {piece: how often}."""
-    word_counts, piece_counts = Counter(), Counter()
-    for counts in texts.in_workers(count_range, tasks, workers, "counting"):
-        word_counts.update(counts)
-    for word, count in word_counts.items():
-        for piece in find_pieces(word.lstrip(STORY).decode()):
-            piece_counts[piece] += count
-    return piece_counts
-
-
-# ---- merging: as train_naive, but after a merge only the words that hold the pair are
-# touched (`where` knows them), and a heap knows the most frequent pair. A word is a str
-# of one character per id, chr(id): then merge() is str.replace, which runs in C.
-
-
-def train(piece_counts, vocab_size, min_frequency):
-    """Learn the merges: {piece: how often} -> (Tokenizer, [count of each merge]).
-
-    Gives exactly what Hugging Face's trainer gives: same ids, same order, same ties
-    (the textbook leaves ties open). Ends early if no pair occurs min_frequency times.
-    """
-    token_bytes = [token.encode() for token in SPECIAL_TOKENS]
-    token_bytes += [bytes([b]) for b in byte_alphabet()]
-    letter = {b: chr(i) for i, b in enumerate(byte_alphabet(), start=4)}
-    words = ["".join([letter[b] for b in piece.encode()]) for piece in piece_counts]
-    counts = list(piece_counts.values())
-
-    pair_counts = defaultdict(int)  # {pair, a str of two: how often}
-    where = defaultdict(list)  # {pair: numbers of the words that have held it}
-    for i, (word, count) in enumerate(zip(words, counts)):
-        for pair in map(add, word, word[1:]):
-            pair_counts[pair] += count
-            where[pair].append(i)
-    heap = [(-count, pair) for pair, count in pair_counts.items()]
-    heapq.heapify(heap)  # the smallest first: highest count, then the smaller ids
-
-    merges, merge_counts = [], []
-    while heap and len(token_bytes) < vocab_size:
-        negative_count, pair = heapq.heappop(heap)
-        count = pair_counts[pair]
-        if -negative_count != count:  # SUBTLE: an entry from before a count fell:
-            if count > 0:  # put back what is true now, and take the next
-                heapq.heappush(heap, (-count, pair))
-            continue
-        if count < min_frequency:
-            break
-        (left, right), new = pair, chr(len(token_bytes))
-        token_bytes.append(token_bytes[ord(left)] + token_bytes[ord(right)])
-        merges.append((ord(left), ord(right)))
-        merge_counts.append(count)
-        risen = set()
-        for i in where.pop(pair):
-            if pair not in words[i]:  # another merge was here since
-                continue
-            words[i] = word = words[i].replace(pair, new)
-            for a, b in zip(word, word[1:]):
-                if a == new or b == new:  # here the neighbours are others than before
-                    old = (right if a == new else a) + (left if b == new else b)
-                    pair_counts[old] -= counts[i]
-                    pair_counts[a + b] += counts[i]
-                    where[a + b].append(i)
-                    risen.add(a + b)
-        for pair_risen in risen:
-            heapq.heappush(heap, (-pair_counts[pair_risen], pair_risen))
-        del pair_counts[pair]  # nothing is left of it
-    return Tokenizer(token_bytes, merges), merge_counts
-
-
-# ---- showing
+# ============================================================ 10. Show what was learned
 def show(token):
-    """A token's bytes as people read them: blanks visible, broken characters as hex.
+    """A token's bytes as people read them: spaces visible, broken characters as hex.
 
     >>> show(b" time"), show(b"\\n"), show(b"\\xc3")
     ('_time', '\\\\n', '<c3>')
@@ -361,52 +474,170 @@ def show(token):
     except UnicodeDecodeError:
         return "".join(f"<{b:02x}>" for b in token)
 
-
 def film(tokenizer, merge_counts, phrase):
-    """Yield the frames of a film: each merge that touches `phrase`, and its new cut."""
-    pieces = find_pieces(phrase)
-    pieces = [[tokenizer.byte_id[b] for b in piece.encode()] for piece in pieces]
-    news = [("single bytes", pieces)]
-    for number, pair in enumerate(tokenizer.merges, start=1):
-        merged = [merge(ids, pair, tokenizer.merged_id[pair]) for ids in pieces]
-        if merged != pieces:
-            left, right = (show(tokenizer.token_bytes[i]) for i in pair)
-            seen = f"seen {merge_counts[number - 1]:,} x"
-            news.append((f"merge {number:,}: {left} + {right}, {seen}", merged))
-        pieces = merged
-    for what, pieces in news:
-        cut = "|".join(show(tokenizer.token_bytes[i]) for ids in pieces for i in ids)
-        yield f"  {what:36} {cut}"
-
+    """Yield a line for each merge that changes `phrase`: the merge, and the new cut."""
+    what, tokens = "single bytes", list(map(show, tokenizer.token_bytes))
+    cut = [[tokenizer.byte_id[b] for b in p.encode()] for p in find_pre_tokens(phrase)]
+    for rank, (pair, count) in enumerate(zip(tokenizer.merges, merge_counts)):
+        merged = [merge(ids, pair, 260 + rank) for ids in cut]
+        if merged != cut:
+            yield f"  {what:36} {'|'.join(tokens[i] for ids in cut for i in ids)}"
+            parts = f"{tokens[pair[0]]} + {tokens[pair[1]]}"
+            what, cut = f"merge {rank + 1:,}: {parts}, seen {count:,} x", merged
+    yield f"  {what:36} {'|'.join(tokens[i] for ids in cut for i in ids)}"
 
 def vocab_lines(tokenizer):
     """Yield the lines of vocab.txt: id, token, and the two tokens it is made of."""
-    parts = {tokenizer.merged_id[pair]: pair for pair in tokenizer.merges}
-    for i, token in enumerate(tokenizer.token_bytes):
-        made_of = [show(tokenizer.token_bytes[part]) for part in parts.get(i, [])]
-        yield f"{i:6} {show(token)}" + (" = " if made_of else "") + " + ".join(made_of)
+    tokens = list(map(show, tokenizer.token_bytes))
+    yield from (f"{i:6} {token}" for i, token in enumerate(tokens[:260]))
+    for i, (left, right) in enumerate(tokenizer.merges, start=260):
+        yield f"{i:6} {tokens[i]} = {tokens[left]} + {tokens[right]}"
 
-
-def page_data(tokenizer, merge_counts, piece_counts, stories):
+def page_data(tokenizer, merge_counts, pre_token_counts, stories):
     """What lessons/pages/tokens.html shows: tokens, how often they occur, stories."""
     token_counts = [0] * len(tokenizer)
-    for piece, count in piece_counts.items():
-        for i in tokenizer.encode_piece(piece):
+    for pre_token, count in pre_token_counts.items():
+        for i in tokenizer.encode_pre_token(pre_token):
             token_counts[i] += count
-    return {
-        "tokens": [token.hex() for token in tokenizer.token_bytes],
-        "merges": tokenizer.merges,
-        "merge_counts": merge_counts,
-        "token_counts": token_counts,
-        "stories": [[story, tokenizer.encode(story)] for story in stories],
-    }
+    return {"tokens": [token.hex() for token in tokenizer.token_bytes],
+            "merges": tokenizer.merges, "merge_counts": merge_counts,
+            "token_counts": token_counts,
+            "stories": [[story, tokenizer.encode(story)] for story in stories]}
 
+# ==================== 11. Files and messages of all six scripts (skip on first reading)
+# A mistake costs nobody a file, and nobody sees a traceback: it gets three lines (what,
+# why, what to do). need(), in_range(), one_of() and the like raise them if need be.
 
-# ======================================================================== 7. CHECKS
-# What can stop a run stops it with three lines: what, why, what to do. The text is
-# checked while it is read (lessons/texts.py), a tokenizer.json in Tokenizer.load.
+def stop(what, why, command):  # -> SystemExit, to be raised: exit code 1
+    return SystemExit(f"{what}\n{why}\n{command}")
 
+def shown(path, folder=None):
+    """A path as it can be read from the folder (otherwise: from where the user is)."""
+    path, folder = Path(path), folder or Path.cwd()
+    return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
 
+def need(path, writer):  # SystemExit unless the script `writer` has written the file
+    if not path.is_file():
+        why = f"{writer} writes it, and has not been run yet (or not to its end)."
+        raise stop(f"{shown(path)} is missing.", why, f"python {writer}")
+
+def unusable(script, name, value, rule):  # of a constant's value
+    how = f"Edit {name} at the top of {script}, then: python {script}"
+    return stop(f"{name} = {value!r} in {script} cannot be used.", rule, how)
+
+def in_range(script, name, value, kind, low, high):  # kind: int or float
+    if type(value) not in (int, kind) or not low <= value <= high:
+        number = "a whole number" if kind is int else "a number"
+        rule = f"It must be {number} from {low:,} to {high:,}."
+        raise unusable(script, name, value, rule)
+
+def one_of(script, name, value, choices):
+    if value not in choices:
+        rule = f"It must be one of {', '.join(map(repr, choices))}."
+        raise unusable(script, name, value, rule)
+
+def sha256_of(path):  # -> hexadecimal digits; equal digits mean an equal file
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(2**20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+def read_json(path, writer, format):  # -> dict
+    need(path, writer)
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        if content["format"] == format:
+            return content
+        why = f"Its format is {content['format']!r}, but this version reads {format!r}."
+    except (ValueError, KeyError, TypeError) as error:
+        why = f"It is not a complete JSON file ({type(error).__name__}: {error})."
+    raise stop(f"{shown(path)} cannot be used.", why, f"python {writer}")
+
+def check_tokenizer(theirs, what, command):  # theirs: sha256 of a tokenizer.json
+    if theirs != sha256_of(OUT / "tokenizer.json"):
+        why = "Its ids would stand for other tokens: 01_bpe.py has run again since."
+        raise stop(f"{what} was made with another tokenizer.", why, command)
+
+def write_all(files):
+    """Write {path: bytes, str, function of a file, or None (no file)}: all, or none.
+
+    All are complete under other names before the first gets its own: a full disk or
+    Ctrl-C leaves what was there before.
+    """
+    parts = {path: path.with_name(f"{path.name}.{os.getpid()}.part")
+             for path, data in files.items() if data is not None}
+    try:
+        for path, part in parts.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            data = files[path].encode() if isinstance(files[path], str) else files[path]
+            with open(part, "wb") as file:
+                data(file) if callable(data) else file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        for path, part in parts.items():
+            os.replace(part, path)
+    finally:
+        for part in parts.values():
+            part.unlink(missing_ok=True)
+
+def fill_page(name, data):
+    """The text of lessons/pages/NAME that shows `data`, or None if there is no page."""
+    page = HERE / "lessons" / "pages" / name
+    if not page.exists():
+        print(f"[note] lessons/pages/{name} is missing here, so no {name} is written")
+        return None
+    # "<" is written as its code, so that no text can end the page's script element.
+    safe = json.dumps(data).replace("<", "\\u003c")
+    return page.read_text("utf-8").replace("/*DATA*/null", safe)
+
+def take_lock(script):
+    """Keep a second run of the script out for as long as the returned file is open."""
+    path = HERE / "artifacts" / f"{Path(script).stem}.lock"
+    path.parent.mkdir(exist_ok=True)
+    file = open(path, "a")
+    try:
+        import fcntl  # not on Windows
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        why = "Two runs would overwrite each other's files."
+        how = f"Wait for it, or stop it with Ctrl-C; then: python {script}"
+        raise stop(f"Another {script} is running in this folder.", why, how) from None
+    except (ImportError, OSError):
+        pass  # this system, or this disk, has no locks
+    return file
+
+def run_stage(main, script, lock=True, memory_hint=None):
+    """Run main(); answer Ctrl-C, a full disk and the like in three lines."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal may lack some characters
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    kept = "What earlier runs have written is as it was."
+    try:
+        # Of several processes (torchrun, stage 4) the first holds the lock for all.
+        held = take_lock(script) if lock and os.environ.get("RANK", "0") == "0" else ()
+        main()
+        sys.stdout.flush()  # now, while we can still answer
+    except KeyboardInterrupt:
+        why = "No half-written file is left."
+        raise stop("\nStopped by Ctrl-C.", why, f"To resume: python {script}") from None
+    except BrokenPipeError:  # the reader left: python 06_sample.py | head
+        # Python flushes once more at its end; let that go nowhere, as its docs advise.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        what = "The disk is full" if full else "The system refuses"
+        how = f"{'Free space' if full else 'Remove the cause'}, then: python {script}"
+        raise stop(f"\n{what} ({error}).", kept, how) from None
+    except (MemoryError, RuntimeError) as error:  # "abruptly": of a worker process
+        words = "out of memory|can't allocate memory|not enough memory|abruptly"
+        if isinstance(error, RuntimeError) and not re.search(words, str(error)):
+            raise
+        how = memory_hint or f"Close other programs, then: python {script}"
+        raise stop("\nOut of memory.", f"{error}"[:200].split("\n")[0], how) from None
+
+# =========================================================================== 12. Checks
 def check_constants():
     """Raise SystemExit, naming the constant and its range, unless all can be used."""
     in_range("01_bpe.py", "VOCAB_SIZE", VOCAB_SIZE, int, 260, 65_536)  # ids are uint16
@@ -414,66 +645,64 @@ def check_constants():
     if WORKERS != "auto":
         in_range("01_bpe.py", "WORKERS", WORKERS, int, 1, 256)
 
+def check_agreement(tokenizer, pre_token_counts, story):
+    """Encode and decode must be inverse, and both trainers must learn the same."""
+    sample = {p[:20]: n for p, n in list(pre_token_counts.items())[:200]}
+    fast, _ = train(sample, 300, 1)
+    ids = {tuple(fast.byte_id[b] for b in p.encode()): n for p, n in sample.items()}
+    same = train_naive(ids, len(fast.merges), 260) == fast.merges
+    inverse = tokenizer.decode(tokenizer.encode(story)) == story
+    print(f"[check] decoding gives the first story back exactly: {inverse}")
+    print(f"[check] naive and fast training learn the same from a sample: {same}")
+    if not inverse or not same:
+        raise stop("A check failed.", "An edit of 01_bpe.py has broken it.",
+                   "Undo the edit, then: python 01_bpe.py")
 
-# ========================================================================== 8. MAIN
+# ============================================================================= 13. Main
 def main():
     started = time.perf_counter()
     check_constants()
-    sources = texts.sources(TEXT)
-    path = sources["train"]
-    tasks = texts.tasks(path)
-    print(f"[read] {shown(path)}: {path.stat().st_size:,} bytes")
-    stories = [story[:2000] for story in texts.first_stories(tasks, 8)]
-    wanted = VOCAB_SIZE - 260
-    print(f"[plan] {VOCAB_SIZE:,} tokens = 4 special + 256 bytes + {wanted:,} merges")
-    workers = texts.processes(WORKERS, tasks)
+    paths = find_text(TEXT, "01_bpe.py")
+    tasks = split_file(paths["train"])
+    stories = [story[:2000] for story in first_stories(tasks, 8)]
+    size = os.path.getsize(paths["train"])
+    print(f"[read] {shown(paths['train'])}: {size:,} bytes")
+    print(f"[plan] {VOCAB_SIZE:,} tokens = 4 special + 256 bytes +"
+          f" {VOCAB_SIZE - 260:,} merges")
+    pre_token_counts = count_text(tasks, count_processes(WORKERS, tasks))
 
-    piece_counts = count_text(tasks, workers)
-    total = sum(piece_counts.values())
-    print(f"[start] {total:,} pieces, {len(piece_counts):,} different; the top five:")
-    for piece, count in piece_counts.most_common(5):
-        print(f"  {show(piece.encode()):6} {count:11,}")
-    tokenizer, merge_counts = train(piece_counts, VOCAB_SIZE, MIN_FREQUENCY)
+    total, different = sum(pre_token_counts.values()), len(pre_token_counts)
+    print(f"[start] {total:,} pre-tokens, {different:,} different; the top five:")
+    for pre_token, count in pre_token_counts.most_common(5):
+        print(f"  {show(pre_token.encode())[:40]:6} {count:11,}")
+    tokenizer, merge_counts = train(pre_token_counts, VOCAB_SIZE, MIN_FREQUENCY)
     if len(tokenizer) < VOCAB_SIZE:
-        print(f"[note] the text gives {len(tokenizer):,} tokens only: no pair", end=" ")
-        print(f"is left that occurs {MIN_FREQUENCY:,} times. A larger text gives more.")
-    opening = stories[0][:38]
-    print(f"\nHow the merges put {opening!r} together:")
-    for frame in film(tokenizer, merge_counts, opening):
-        print(frame)
+        print(f"[note] the text gives only {len(tokenizer):,} tokens: no other pair"
+              f" occurs {MIN_FREQUENCY:,} times. A larger text gives more.")
+    print(f"\nHow the merges put {stories[0][:38]!r} together:")
+    print(*film(tokenizer, merge_counts, stories[0][:38]), sep="\n")
     print("\nThe first story, cut into its tokens:")
-    ids = tokenizer.encode(stories[0])
+    ids, size = tokenizer.encode(stories[0]), len(stories[0].encode())
     cut = "|".join(show(tokenizer.token_bytes[i]) for i in ids)
-    print(textwrap.indent(textwrap.fill(cut, 86), "  "))
-    size = len(stories[0].encode())
+    print(*[f"  {cut[i : i + 86]}" for i in range(0, len(cut), 86)], sep="\n")
     print(f"  {size:,} bytes became {len(ids):,} tokens: {size / len(ids):.2f} each\n")
 
-    check = tokenizer.decode(ids) == stories[0]
-    print(f"[check] decoding gives the story back, letter by letter: {check}")
-    assert check, "encode and decode must be inverse; did an edit break one of them?"
-    save(tokenizer, sources, page_data(tokenizer, merge_counts, piece_counts, stories))
-    print(f"[wrote] {shown(OUT)}/: tokenizer.json vocab.txt", end=" ")
-    print(f"meta.json tokens.html in {time.perf_counter() - started:.1f} s")
-    print("Next: python 02_prepare.py")
-
-
-def save(tokenizer, sources, data):
-    """Write the artifacts: all of them, or (if the disk is full) none."""
+    check_agreement(tokenizer, pre_token_counts, stories[0])
     text = tokenizer.to_json()
     constants = {"TEXT": TEXT, "VOCAB_SIZE": VOCAB_SIZE, "MIN_FREQUENCY": MIN_FREQUENCY}
-    meta = {"format": FORMAT, "constants": constants}
-    meta["tokenizer"] = hashlib.sha256(text.encode()).hexdigest()
-    meta["text"] = {
-        part: {"path": os.path.relpath(path, HERE), "sha256": sha256_of(path)}
-        for part, path in sources.items()
-    }
-    files = {"tokenizer.json": text, "meta.json": json.dumps(meta, indent=1)}
-    files["vocab.txt"] = "\n".join(vocab_lines(tokenizer)) + "\n"
-    files["tokens.html"] = filled_page("tokens.html", data)
+    texts = {part: {"path": shown(path, HERE), "sha256": sha256_of(path)}
+             for part, path in paths.items()}
+    meta = {"format": FORMAT, "constants": constants,
+            "tokenizer": hashlib.sha256(text.encode()).hexdigest(), "text": texts}
+    data = page_data(tokenizer, merge_counts, pre_token_counts, stories)
+    files = {"tokenizer.json": text, "meta.json": json.dumps(meta, indent=1),
+             "vocab.txt": "\n".join(vocab_lines(tokenizer)) + "\n",
+             "tokens.html": fill_page("tokens.html", data)}
     write_all({OUT / name: content for name, content in files.items()})
+    names, seconds = [n for n in files if files[n]], time.perf_counter() - started
+    print(f"[wrote] {shown(OUT)}: {' '.join(names)} in {seconds:.1f} s")
+    print("Next: python 02_prepare.py")
 
-
-# ========================================================================= 9. GUARD
-# Workers import this file afresh; without the guard each would start the run again.
+# Worker processes import this file; without this line each would start the run again.
 if __name__ == "__main__":
     run_stage(main, "01_bpe.py")

@@ -2,412 +2,417 @@
 # requires-python = ">=3.10"
 # dependencies = ["numpy", "regex", "tqdm"]
 # ///
-"""Stage 2 of 6: clean the stories and write them down as one long row of token ids.
+"""Stage 2 of 6: clean the stories and write them as one long array of token ids.
 
     text --> 01_bpe --> [02_prepare] --> 03_model --> 04_train --> 05_eval --> 06_sample
                          you are here
 
 READS   artifacts/01_bpe/ (tokenizer.json, meta.json) and the text that meta.json names,
         or the text named by TEXT below
-WRITES  artifacts/02_prepare/train.bin   ids to learn from, two bytes each, no header
-        artifacts/02_prepare/valid.bin   ids of stories that training never sees
-        artifacts/02_prepare/meta.json   counts, sizes and fingerprints of both
+WRITES  artifacts/02_prepare/train.bin   token ids for training (two bytes each)
+        artifacts/02_prepare/valid.bin   token ids of held-out stories, for validation
+        artifacts/02_prepare/meta.json   counts, sizes, and sha256 of both
 RUN     python 02_prepare.py
-TAKES   about 2 seconds for the practice stories (2 cores of an AMD EPYC (Zen 3),
-        2026-11-23)
+TAKES   about 2 seconds for the practice stories (2 cores of an AMD EPYC, 2026-11-23)
 LESSON  lessons/03_dataset.md
 """
-
-# ======================================================================= 2. IMPORTS
-import contextlib
+# =========================================================================== 1. Imports
 import functools
 import hashlib
 import importlib
 import json
-import os
 import re
-import sys
+import shlex
 import time
-from collections import Counter
-from pathlib import Path
 
-import numpy as np
+try:
+    # `import 01_bpe` is a syntax error (a name cannot start with a digit), hence:
+    bpe = importlib.import_module("01_bpe")
+    import numpy as np
+    import regex  # like re, and it knows Unicode's categories
+except ModuleNotFoundError as error:
+    cure = "keep the six scripts together; pip install torch numpy regex tqdm"
+    raise SystemExit(f"{error.name} is missing: {cure}") from None
 
-HERE = Path(__file__).resolve().parent
-sys.path.append(str(HERE / "lessons"))
-import texts  # lessons/texts.py: opens and reads the text
-from plumbing import in_range, need, read_json, run_stage
-from plumbing import sha256_of, shown, stop, write_whole
+# ============================================================= 2. Constants: edit these
+TEXT = None  # None: the text of stage 1. To fine-tune a trained model on another text,
+#              name it here as in 01; the tokenizer stays (see START_FROM in 04)
+VALID_SHARE = 0.05  # fraction of the stories held out for validation, 0.001 to 0.5;
+#                     used only if the text has no validation part of its own
+WORKERS = "auto"  # processes that encode; "auto": one per CPU core (8 MB of text each)
 
-# `import 01_bpe` is a syntax error, because a name cannot begin with a digit; this says
-# the same. We take the class Tokenizer from there: one copy, so that an edit of stage 1
-# is an edit everywhere.
-bpe = importlib.import_module("01_bpe")
+OUT = bpe.HERE / "artifacts" / "02_prepare"
+FORMAT = "02_prepare/2"  # changes when the content of the files changes
+MIN_STORIES, LONG = 20, 1000  # fewer will do if their mean is at least LONG tokens
+MAX_CACHED = 150_000  # words whose ids a process remembers: about 30 MB
 
-# ===================================================================== 3. CONSTANTS
-# -- what to read
-TEXT = None  # None: the text of stage 1; or another, as in 01, cut by stage 1's
-#              tokenizer: a trained model can go on with it (START_FROM in 04)
-# -- what to keep back
-VALID_SHARE = 0.05  # share of the stories to test with, 0.001 to 0.5; only used when
-#                     the text has no validation part of its own
-# -- how to run
-WORKERS = "auto"  # processes that encode; "auto": one per CPU core if it pays
+# ============================================================= 3. Glossary of this file
+# story        one document of the text; it becomes <BOS>, its tokens, <EOS>
+# N            number of stories; a mask (N,) of True and False selects some of them
+# uint16       an unsigned two-byte integer, 0 to 65,535: enough for every id
+# memmap       a file used like an array: only the parts that you index are read from
+#              disk, so the file may be larger than memory
+# word         text between two spaces: "said,"; the tokenizer may split it further
+# fingerprint  a 64-bit hash of a story: the same for equal stories, else different
 
-IN = HERE / "artifacts" / "01_bpe"
-OUT = HERE / "artifacts" / "02_prepare"
-FORMAT = "02_prepare/2"  # changes when the files below change their form
-SMALLEST = 20  # stories
-REMEMBERED = 150_000  # words whose ids a worker keeps; about 30 MB
+# ================================================ 4. The idea: one flat array of tokens
+# Training reads sequences from many places in the text, so we store all stories in one
+# flat array of ids. Each story begins with <BOS> and ends with <EOS>. From these the
+# model learns how stories begin and, above all, when to stop.
 
-# ========================================================================= 4. WORDS
-# story    what stands between two separators: becomes <BOS> its tokens <EOS>
-# uint16   a whole number of two bytes, 0 to 65,535: enough for every id, and a quarter
-#          of the eight bytes that numpy and torch take if nobody says otherwise
-# memmap   a file used as if it were an array: reading ids 5,000 to 5,256 touches a
-#          page or two of the disk, so the file may be larger than memory
-# word     what stands between two spaces: "said,"; one or more pieces of stage 1
-
-# ====================================================================== 5. THE IDEA
-# The model wants numbers, and it wants to start reading anywhere, at once. So the whole
-# text becomes one flat row of ids; a story begins with <BOS> and ends with <EOS>, and
-# what the model learns from that is to begin and, above all, to stop.
-
-
-def frame(stories, encode):
-    """Stories -> one flat list of ids, each story between <BOS> (2) and <EOS> (3).
+def frame(stories, encode):  # strings -> list of ids
+    """Put each encoded story between <BOS> (2) and <EOS> (3), all in one list.
 
     >>> frame(["ab", "c"], encode=lambda story: [ord(letter) for letter in story])
     [2, 97, 98, 3, 2, 99, 3]
     """
-    return [i for story in stories for i in [2, *encode(story), 3]]
+    return [i for story in stories for i in [bpe.BOS, *encode(story), bpe.EOS]]
 
+# ================================================================= 5. Clean the stories
+# A model also learns the errors in its training text. We fix what we can, remove the
+# rest, and print how often we did either: unreported cleaning can hide lost data.
 
-# ======================================================================== 6. PIECES
-# ---- cleaning: a model learns dirt as eagerly as language. What we cannot mend we
-# drop, and we count everything: silent cleaning is how data sets go wrong.
-
-# UTF-8 read as Windows-1252 by somebody, some day: "it’s" has become "itâ€™s". Only
-# Western letters, quotes, dashes and emoji are looked for: the German "Spaß“" could be
-# such an accident too, and mending it would do the damage.
-HIGH = "\u00a0-\u00bfŒœŠšŸŽžƒˆ˜–—‚„†‡•…‰‹›€™"  # how bytes from 128 to 191 look then
+# Mojibake is UTF-8 text that was decoded as Windows-1252: "it’s" became "itâ€™s". We
+# fix only Western letters, quotes, dashes, and emoji. A broader pattern would match and
+# damage correct text, such as the German "Spaß“".
+HIGH = "\u00a0-\u00bfŒœŠšŸŽžƒˆ˜–—‚„†‡•…‰‹›€™"  # bytes 128 to 191 in Windows-1252
 ANY = HIGH + "\u0080-\u009f‘’“”"
 MOJIBAKE = re.compile(f"[ÂÃ][{HIGH}]|â[€‚„†][{ANY}]|ðŸ[{ANY}]{{2}}|ï»¿")
-# Characters that nobody sees and no story needs; tab and line end are not among them.
+# Control and zero-width characters, and U+FFFD (a lost character). Tab and \n stay.
 STRAY = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u2060\ufeff\ufffd]")
-ENDINGS = tuple(".!?…\"'”’»)*:;~")  # how a finished story can end
+# A heuristic for how a complete story ends. After a letter (L), digit (N), dash (Pd),
+# opening bracket (Ps), or comma, more must follow. Other punctuation, symbols, and
+# emoji are fine, and so are Thai and Lao letters: these languages have no period.
+# Accents, variation selectors, and joiners (Mn, Mc, Cf) may follow.
+ENDING = regex.compile(
+    r"([^\p{L}\p{N}\p{Pd}\p{Ps}\p{Mn}\p{Mc}\p{Cf},،、，﹐､՝፣]|[\p{Thai}\p{Lao}])"
+    r"[\p{Mn}\p{Mc}\p{Cf}]*\Z"
+)
+THE_END = {"the end", "ende", "fin", "fine", "fim", "конец", "終わり", "完"}
 
-
-def mend_mojibake(found):
-    """A match of MOJIBAKE -> what it was before, if its bytes are UTF-8 after all."""
-    try:
-        # cp1252 leaves five bytes without a character; they pass as they are (latin-1).
-        raw = b"".join(
-            c.encode("latin-1" if ord(c) < 256 else "cp1252") for c in found.group()
-        )
-        return raw.decode("utf-8")
+def fix_mojibake(match):  # a match of MOJIBAKE -> str
+    """The original characters, if the match encodes to valid UTF-8; else unchanged."""
+    try:  # cp1252 leaves five bytes without a character; latin-1 has all 256
+        codes = [(c, "latin-1" if ord(c) < 256 else "cp1252") for c in match.group()]
+        return b"".join(c.encode(code) for c, code in codes).decode("utf-8")
     except UnicodeError:
-        return found.group()
+        return match.group()
 
+FIXES = [  # SUBTLE: in this order, because mojibake contains stray control characters
+    ("mojibake fixed", MOJIBAKE, fix_mojibake),
+    ("line separators replaced", re.compile("[\u2028\u2029]"), "\n"),
+    ("stray control characters removed", STRAY, ""),
+]
 
-def clean(story, notes, drop_broken):
-    """One story -> the story as it should be, or None; counts what it did in `notes`.
+def is_whole(story, begins_file=False):  # str -> bool
+    """Does the story end where a sentence can end?
 
-    >>> clean("It\\u00e2\\u20ac\\u2122s late,\\x07 Tom.", {}, True)
-    'It’s late, Tom.'
-    >>> print(clean("and then the dog", {}, True))
-    None
+    >>> [is_whole(end) for end in ("So he", "So,", "Then.", "“Ja.“", "好。", "Bye 👋🏽")]
+    [False, False, True, True, True, True]
     """
+    # A file cut from a larger one can begin mid-sentence. Then its first word is in
+    # lower case (unlike a name such as iPhone).
+    word = story.split(maxsplit=1)[0] if begins_file else ""
+    if word == word.lower() and word[:1] != word[:1].title():
+        return False
+    last_line = story.rsplit("\n", 1)[-1].casefold()
+    return bool(ENDING.search(story[-20:])) or last_line in THE_END
 
-    def note(what):
-        notes[what] = notes.get(what, 0) + 1
+def excerpt(story):  # str -> str
+    """The beginning and the end of a story, on one line."""
+    return repr(story if len(story) <= 60 else f"{story[:28]} ... {story[-28:]}")
 
-    if not story.isascii():
-        before, story = story, MOJIBAKE.sub(mend_mojibake, story)
-        if story != before:
-            note("mojibake mended")
-        before, story = story, re.sub("[\u2028\u2029]", "\n", story)
-        if story != before:
-            note("line separators replaced")
-    if STRAY.search(story):
-        note("stray control characters removed")
-        story = STRAY.sub("", story)
-    story = story.strip()
+def clean(story, notes, drop_broken, begins_file=False):  # str -> str or None
+    """Return the story as it should be, or None; record in `notes` what was done.
+
+    notes: {what: [count, example]}; begins_file: is it the first story of its file?
+
+    >>> notes = {}
+    >>> clean("It\\u00e2\\u20ac\\u2122s late,\\x07 Tom.", notes, True)
+    'It’s late, Tom.'
+    >>> clean("And then the dog", notes, True)
+    >>> notes["broken off, dropped"]
+    [1, "'And then the dog'"]
+    """
+    before = story  # if it is plain ASCII, only the last of the three fixes can apply
+    for what, pattern, replacement in FIXES[2:] if story.isascii() else FIXES:
+        fixed = pattern.sub(replacement, story)
+        if fixed != story:
+            notes.setdefault(what, [0, ""])[0] += 1
+        story = fixed
+    story = re.sub(r"\A\s*\n", "", story).rstrip()  # keeps the indentation of code
     if not story:
-        note("empty, dropped")
-        return None
-    # A finished story ends with a full stop or the like, and none begins in the middle
-    # of a sentence: the first and last of TinyStories' files do both.
-    if drop_broken and (not story.endswith(ENDINGS) or story[0].islower()):
-        note("broken off, dropped")
-        return None
-    return story
+        what = "empty, dropped"
+    # TinyStories contains stories that break off in the middle of a sentence.
+    elif drop_broken and not is_whole(story, begins_file):
+        what = "broken off, dropped"
+    else:
+        return story
+    notes.setdefault(what, [0, excerpt(before)])[0] += 1
+    return None
 
+# ================================================================ 6. Encode the stories
+# TinyStories has 440 million words, but few different ones. Each word is encoded once,
+# together with the space before it; after that, encoding is a lookup in a dictionary.
 
-def looks_finished(stories):
-    """Do nine stories in ten begin and end as clean() wants it? (Poems and lists do
-    not, and must not be dropped for it.)"""
-    whole = sum(clean(story, {}, True) is not None for story in stories)
-    return whole >= 0.9 * len(stories)
-
-
-# ---- encoding: TinyStories has 440 million words, but few different ones. Each word is
-# encoded once; after that, encoding is looking up.
-
-
-class TwoBlanks(Exception):
-    """GPT2_PATTERN cuts at every space, unless it is one of several blanks in a row."""
-
+def to_bytes(ids):  # list of ids -> bytes, two per id
+    """Ids as they are written to the file: uint16, the low byte first."""
+    return np.array(ids, dtype="<u2").tobytes()
 
 class Encoder(dict):
-    """A dictionary {word: ids of " " + word, as uint16 bytes} that fills itself."""
+    """A dictionary {word: ids of " " + word, as bytes} that fills itself."""
 
     def __init__(self, tokenizer):
-        super().__init__()
         self.tokenizer = tokenizer
-        self.words = set()  # the different words seen, in lower case, without commas
-        self.first_ids = functools.lru_cache(10_000)(self.ids)  # of no space before it
+        self.bos, self.eos = to_bytes([bpe.BOS]), to_bytes([bpe.EOS])
 
-    def ids(self, text):
-        """str -> its ids as bytes, not remembered."""
-        self.words.update(re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)*", text.lower()))
-        return np.array(self.tokenizer.encode(text), dtype="<u2").tobytes()
-
-    def __missing__(self, word):
+    def __missing__(self, word):  # Python calls this when self[word] is not there
+        # SUBTLE: GPT2_PATTERN cuts before each space, unless whitespace follows it.
         if not word or word[0].isspace():
-            raise TwoBlanks
-        if len(self) > REMEMBERED:
+            raise KeyError(word)
+        ids = to_bytes(self.tokenizer.encode(" " + word))
+        if len(self) >= MAX_CACHED:  # bounded, so that long texts cannot exhaust memory
             self.clear()
-        self[word] = self.ids(" " + word)
-        return self[word]
+        if len(word) <= 100:  # longer words rarely occur twice
+            self[word] = ids
+        return ids
 
-    def encode(self, story):
-        """str -> its ids as bytes, looked up word by word."""
-        first, *spaced = story.split(" ")
+    def encode(self, story):  # str -> bytes
+        """<BOS>, the story's tokens, <EOS>, as they are written to the file."""
+        first, *words = story.split(" ")
+        first = to_bytes(self.tokenizer.encode(first))
         try:
-            return self.first_ids(first) + b"".join(map(self.__getitem__, spaced))
-        except TwoBlanks:
-            return self.ids(story)
+            return b"".join([self.bos, first, *map(self.__getitem__, words), self.eos])
+        except KeyError:  # the slow way; few stories need it
+            return to_bytes(frame([story], self.tokenizer.encode))
 
-
-encoder = None  # of this process: made once, kept for all its tasks
-
+@functools.cache  # made once in each process, then used for all its tasks
+def load_encoder():
+    return Encoder(bpe.Tokenizer.load())
 
 def encode_range(task):
-    """(range of a text, tokenizer file, drop_broken, part file) -> numbers about it.
+    """Write the ids of one range of the text to a file of its own; runs in a worker.
 
-    Runs in a worker. Writes the ids of the range's stories to the part file and returns
-    for each story its number of ids, bytes and words and its 8-byte fingerprint.
+    task: see plan_tasks. Returns, for the stories that clean() leaves, their numbers of
+    tokens, bytes, and words (stories, 3) and fingerprints (stories,); and its notes.
     """
-    global encoder
-    text_range, tokenizer_path, drop_broken, part = task
-    if encoder is None:
-        encoder = Encoder(bpe.Tokenizer.load(tokenizer_path))
-    bos, eos = (np.array([i], dtype="<u2").tobytes() for i in (2, 3))
-    rows, prints, notes = [], [], {}
+    _, text_range, drop_broken, part = task
+    encoder = load_encoder()
+    sizes, fingerprints, notes = [], [], {}
     with open(part, "wb") as file:
-        for story in texts.read_stories(*text_range):
-            story = clean(story, notes, drop_broken)
+        for number, story in enumerate(bpe.read_stories(*text_range)):
+            begins_file = number == 0 and text_range[2] == 0
+            story = clean(story, notes, drop_broken, begins_file)
             if story is None:
                 continue
-            ids = bos + encoder.encode(story) + eos
+            ids = encoder.encode(story)
             file.write(ids)
             utf8 = story.encode()
-            rows.append((len(ids) // 2, len(utf8), len(story.split())))
-            prints.append(hashlib.blake2b(utf8, digest_size=8).digest())
-    words, encoder.words = encoder.words, set()
-    return {
-        "rows": np.array(rows, dtype=np.int32).reshape(-1, 3),
-        "prints": np.frombuffer(b"".join(prints), dtype="<u8"),
-        "words": words,
-        "notes": notes,
-    }
+            sizes.append((len(ids) // 2, len(utf8), len(story.split())))
+            fingerprints.append(hashlib.blake2b(utf8, digest_size=8).digest())
+    sizes = np.array(sizes, dtype=np.int32).reshape(-1, 3)
+    return sizes, np.frombuffer(b"".join(fingerprints), dtype="<u8"), notes
 
+# =================================================== 7. Split into train and validation
+# A model is tested on stories that it has never trained on. So a story that occurs
+# twice must not end up on both sides.
 
-# ---- splitting: what the model is tested with it must never have learnt from. So a
-# story that occurs twice must not end up on both sides.
-
-
-def choose(prints, from_valid_file, valid_share):
+def choose(fingerprints, valid, valid_share):
     """Fingerprints of all stories (N,) -> two masks (N,): for training, for validation.
 
-    Of equal stories the first stays. The validation stories are those with the smallest
-    fingerprints: as good as chance, and the same in every run and on every machine.
+    Only the first of equal stories is kept. valid (N,): those in the validation file.
+    If there are none, we hold out the stories with the smallest fingerprints instead:
+    as good as a random choice, and the same in every run.
 
-    >>> prints = np.array([50, 10, 40, 10, 20, 30])  # the second and the fourth: equal
+    >>> prints = np.array([50, 10, 40, 10, 20, 30])  # the second and fourth are equal
     >>> train, valid = choose(prints, np.zeros(6, dtype=bool), valid_share=0.4)
     >>> prints[train].tolist(), prints[valid].tolist()
     ([50, 40, 30], [10, 20])
     """
-    keep = np.zeros(len(prints), dtype=bool)
-    keep[np.unique(prints, return_index=True)[1]] = True
-    valid = from_valid_file
-    if not valid.any():
+    keep = np.zeros(len(fingerprints), dtype=bool)
+    keep[np.unique(fingerprints, return_index=True)[1]] = True
+    if not valid.any() and keep.any():
         count = max(1, round(valid_share * keep.sum()))
-        valid = prints <= np.sort(prints[keep])[count - 1]
+        valid = fingerprints <= np.sort(fingerprints[keep])[count - 1]
     return keep & ~valid, keep & valid
 
+def chosen_ids(parts, sizes, mask):
+    """Yield the ids, as bytes, of the chosen stories of all part files, in order.
 
-def join(parts, lengths, masks, names):
-    """Copy the chosen stories of the part files, in order, into one file per mask."""
-    with contextlib.ExitStack() as stack:
-        files = [stack.enter_context(open(name, "wb")) for name in names]
-        begin = 0
-        for part, lengths_here in zip(parts, lengths):
-            ids = np.fromfile(part, dtype="<u2")
-            end = begin + len(lengths_here)
-            for file, mask in zip(files, masks):
-                # True or False for each story -> for each id
-                file.write(ids[np.repeat(mask[begin:end], lengths_here)].tobytes())
-            begin = end
-            part.unlink()
-        for file in files:
-            file.flush()
-            os.fsync(file.fileno())
+    sizes: of each part file, as encode_range returns them; mask (N,): which stories.
+    """
+    begin = 0
+    for part, rows in zip(parts, sizes):
+        here = mask[begin : begin + len(rows)]  # (stories in this part,)
+        begin += len(rows)
+        if here.any():  # else there is nothing to read
+            ids = np.fromfile(part, dtype="<u2")  # (tokens in this part,)
+            # True or False for each story -> for each token
+            yield ids[np.repeat(here, rows[:, 0])].tobytes()
 
+def describe(parts, sizes, mask):
+    """What meta.json says about the file with the chosen stories."""
+    sha256 = hashlib.sha256()
+    for block in chosen_ids(parts, sizes, mask):
+        sha256.update(block)
+    rows = np.concatenate(sizes)[mask]  # (chosen stories, 3)
+    tokens, size, words = rows.sum(axis=0, dtype=np.int64).tolist()
+    counts = {"stories": len(rows), "tokens": tokens, "bytes": size, "words": words}
+    return counts | {"sha256": sha256.hexdigest()}
 
-# ---- showing
+def note_duplicates(parts, sizes, mask, tokenizer):
+    """Notes like those of clean(), about the duplicates, which mask (N,) selects."""
+    first = mask & (np.cumsum(mask) == 1)
+    ids = np.frombuffer(b"".join(chosen_ids(parts, sizes, first)), dtype="<u2")
+    example = excerpt(tokenizer.decode(ids.tolist())) if mask.any() else ""
+    return {"duplicates, dropped": [int(mask.sum()), example]}
 
+# ================================================================= 8. Show the data set
+def histogram(lengths, bars=10):  # (stories,) -> lines
+    """Draw how many stories have how many tokens."""
+    top = int(np.percentile(lengths, 99, method="lower")) + 1  # a few are much longer
+    step = 10 * -(-top // (10 * bars))  # rounded up to tens
+    counts = np.bincount(np.minimum(lengths // step, bars))  # (at most bars + 1,)
+    labels = [f"{low:,}-{low + step - 1:,}" for low in range(0, bars * step, step)]
+    for label, count in zip([*labels, f"{bars * step:,}+"], counts):
+        bar = "#" * round(50 * count / counts.max())
+        yield f"  {label:>{len(labels[-1])}} tokens {count:9,} {bar}"
 
-def histogram(lengths, bars=10):
-    """Yield lines that draw how many stories have how many tokens."""
-    top = int(np.percentile(lengths, 99)) + 1
-    step = max(1, -(-top // bars // 10) * 10)  # rounded up to tens
-    counts, _ = np.histogram(lengths, bins=[*range(0, step * bars + 1, step), 10**9])
-    for i, count in enumerate(counts):
-        label = f"{i * step}-{i * step + step - 1}" if i < bars else f"{bars * step}+"
-        yield f"  {label:>9} tokens {count:9,} {'#' * round(50 * count / counts.max())}"
-
-
-# ======================================================================== 7. CHECKS
-
-
-def check_inputs():
-    """-> (tokenizer, stage 1's meta). Raises SystemExit if something does not fit."""
-    in_range("02_prepare.py", "VALID_SHARE", VALID_SHARE, float, 0.001, 0.5)
-    if WORKERS != "auto":
-        in_range("02_prepare.py", "WORKERS", WORKERS, int, 1, 256)
-    tokenizer = bpe.Tokenizer.load(IN / "tokenizer.json")
-    meta = read_json(IN / "meta.json", "01_bpe.py", bpe.FORMAT)
-    again = "python 01_bpe.py"
-    if meta.get("tokenizer") != sha256_of(IN / "tokenizer.json"):
-        why = "It was changed after stage 1 wrote it, or is from another run."
-        raise stop("tokenizer.json and meta.json do not belong together.", why, again)
-    if TEXT is not None:
-        found = texts.sources(TEXT, "02_prepare.py")
-        meta["text"] = {name: {"path": path} for name, path in found.items()}
-        return tokenizer, meta
-    for text in meta["text"].values():
-        path = HERE / text["path"]
-        need(path, "01_bpe.py")
-        if sha256_of(path) != text["sha256"]:
-            why = "The tokenizer was made from its old contents."
-            raise stop(f"{shown(path)} has changed since stage 1 ran.", why, again)
-    return tokenizer, meta
-
-
-def check_split(train, valid):
-    """Raise SystemExit if there are too few stories (different ones) for the model."""
-    if train + valid < SMALLEST or train == 0 or valid == 0:
-        what = f"There are {train} stories to learn from and {valid} to test with."
-        why = f"{SMALLEST} different ones are the least, and some must be for testing."
-        how = "Put a line <|endoftext|> between stories, then: python 01_bpe.py"
-        raise stop(what, why, how)
-
-
-# ========================================================================== 8. MAIN
-def main():
-    started = time.perf_counter()
-    tokenizer, meta = check_inputs()
-    tokenizer_path = IN / "tokenizer.json"
-    print(f"[read] {shown(tokenizer_path)}: {len(tokenizer):,} tokens")
-    tasks, from_valid = [], []
-    for name, text in meta["text"].items():
-        path = HERE / text["path"]
-        print(f"[read] {name}: {shown(path)}, {path.stat().st_size:,} bytes")
-        ranges = texts.tasks(path)
-        drop_broken = looks_finished(texts.first_stories(ranges, 1000))
-        if not drop_broken:
-            print("[plan] its stories often end without a full stop: all are kept")
-        for text_range in ranges:
-            part = OUT / f"{len(tasks):05}.part"
-            tasks.append((text_range, tokenizer_path, drop_broken, part))
-            from_valid.append(name == "valid")
-    workers = texts.processes(WORKERS, tasks)
-
-    OUT.mkdir(parents=True, exist_ok=True)
-    new = [OUT / f"{name}.part" for name in ("train.bin", "valid.bin", "meta.json")]
-    try:
-        results = list(texts.in_workers(encode_range, tasks, workers, "encoding"))
-        rows = np.concatenate([result["rows"] for result in results])
-        prints = np.concatenate([result["prints"] for result in results])
-        source = np.repeat(from_valid, [len(result["rows"]) for result in results])
-        masks = choose(prints, source, VALID_SHARE)
-        check_split(*(int(mask.sum()) for mask in masks))
-        parts = [part for *_, part in tasks]
-        join(parts, [result["rows"][:, 0] for result in results], masks, new[:2])
-        text = meta["constants"]["TEXT"] if TEXT is None else TEXT
-        constants = {"TEXT": text, "VALID_SHARE": VALID_SHARE}
-        tell = {"format": FORMAT, "constants": constants}
-        tell |= {"vocab_size": len(tokenizer), "tokenizer": meta["tokenizer"]}
-        for name, mask, path in zip(["train", "valid"], masks, new):
-            tokens, size, words = rows[mask].sum(axis=0, dtype=np.int64).tolist()
-            tell[name] = {"stories": int(mask.sum()), "tokens": tokens, "bytes": size}
-            tell[name] |= {"words": words, "sha256": sha256_of(path)}
-        write_whole(new[2], json.dumps(tell, indent=1).encode())
-        for path in new:  # all three are whole: now, and together, they take effect
-            os.replace(path, path.with_suffix(""))
-    finally:
-        for path in OUT.glob("*.part"):
-            path.unlink()
-    report(results, rows[masks[0], 0], len(rows), tell)
-    look_back(tokenizer)
-    seconds = time.perf_counter() - started
-    print(f"[wrote] {shown(OUT)}/: train.bin valid.bin meta.json in {seconds:.1f} s")
-    print("Next: python 03_model.py")
-
-
-def report(results, lengths, stories_before, tell):
-    """Print what was cleaned and what is left."""
-    notes = Counter()
-    for result in results:
-        notes.update(result["notes"])
-    kept = tell["train"]["stories"] + tell["valid"]["stories"]
-    notes["told before, dropped"] = stories_before - kept
-    for what, count in sorted(notes.items()):
-        print(f"[check] stories {what}: {count:,}")
+def report(all_notes, lengths, meta):
+    """Print what was cleaned and what is left. lengths: of the stories in train.bin."""
+    totals = {}
+    for notes in all_notes:
+        for what, (count, example) in notes.items():
+            totals.setdefault(what, [0, example])[0] += count
+    for what, (count, example) in totals.items():
+        print(f"[check] {what}: {count:,} {'story' if count == 1 else 'stories'}")
+        if example:
+            print(f"        for example {example}")
     print(f"\n{'':8}{'stories':>11}{'words':>13}{'bytes':>15}{'tokens':>13}", end="")
     print(f"{'bytes/token':>13}{'tokens/story':>14}")
-    for name in ("train", "valid"):
-        n = tell[name]
-        # <BOS> and <EOS> stand for no bytes, so they are left out of bytes per token.
+    for name, n in (("train", meta["train"]), ("valid", meta["valid"])):
+        # <BOS> and <EOS> stand for no bytes, so they do not count in bytes per token.
         per_token = n["bytes"] / (n["tokens"] - 2 * n["stories"])
         print(f"  {name:6}{n['stories']:11,}{n['words']:13,}{n['bytes']:15,}", end="")
-        print(f"{n['tokens']:13,}{per_token:13.2f}{n['tokens'] / n['stories']:14.0f}")
-    words = set().union(*(result["words"] for result in results))
-    print(f"  {len(words):,} different words, without regard to capitals\n")
-    print("How long are the stories of train.bin?")
-    for line in histogram(lengths):
-        print(line)
-    print()
-
+        print(f"{n['tokens']:13,}{per_token:13.2f}{n['tokens'] / n['stories']:14,.0f}")
+    print("\nHow long are the stories of train.bin?")
+    print("\n".join(histogram(lengths)), end="\n\n")
 
 def look_back(tokenizer):
-    """Open train.bin as stage 4 will, and read the beginning of it as text."""
-    ids = np.memmap(OUT / "train.bin", dtype="<u2", mode="r")
+    """Open train.bin as stage 4 will, and read its beginning as text."""
+    ids = np.memmap(OUT / "train.bin", dtype="<u2", mode="r")  # (tokens in train.bin,)
     print(f"[check] train.bin[0:12] is {ids[:12].tolist()}")
     cut = "|".join(bpe.show(tokenizer.token_bytes[i]) for i in ids[:12])
     print(f"[check] which reads      {cut}")
-    # What was read of a memmap stays in memory for a while; blocks of it do not.
-    step, path = 2**23, OUT / "train.bin"
-    starts = range(0, len(ids), step)
-    blocks = (np.fromfile(path, "<u2", step, offset=2 * start) for start in starts)
-    largest = max(int(block.max()) for block in blocks)
-    assert largest < len(tokenizer), "an id beyond the vocabulary: is the file ours?"
-    print(f"[check] largest id {largest:,}, below the vocabulary's {len(tokenizer):,}")
 
+# ============================================================================ 9. Checks
+def check_inputs():
+    """-> (tokenizer, meta of stage 1, {"train": path, ...}), if they fit together."""
+    bpe.in_range("02_prepare.py", "VALID_SHARE", VALID_SHARE, float, 0.001, 0.5)
+    if WORKERS != "auto":
+        bpe.in_range("02_prepare.py", "WORKERS", WORKERS, int, 1, 256)
+    tokenizer = bpe.Tokenizer.load(bpe.OUT / "tokenizer.json")
+    path, again = bpe.OUT / "meta.json", "python 01_bpe.py"
+    meta = bpe.read_json(path, "01_bpe.py", bpe.FORMAT)
+    bpe.check_tokenizer(meta.get("tokenizer"), bpe.shown(path), again)
+    if TEXT is not None:
+        return tokenizer, meta, bpe.find_text(TEXT, "02_prepare.py")
+    try:
+        texts = [(name, t["path"], t["sha256"]) for name, t in meta["text"].items()]
+    except (KeyError, TypeError, AttributeError):
+        what = f"{bpe.shown(path)} cannot be used."
+        raise bpe.stop(what, "It does not say which text it is about.", again) from None
+    paths = {}
+    for name, path, sha256 in texts:
+        paths[name] = path = (bpe.HERE / path).resolve()
+        bpe.need(path, "01_bpe.py")
+        if bpe.sha256_of(path) != sha256:
+            what = f"{bpe.shown(path)} has changed since stage 1 ran."
+            why = "The tokenizer was trained on its old contents."
+            raise bpe.stop(what, why, again)
+    return tokenizer, meta, paths
 
-# ========================================================================= 9. GUARD
-# Workers import this file afresh; without the guard each would start the run again.
+def check_encoder(tokenizer, stories):
+    """Stop if Encoder and frame() (section 4) encode the first stories differently."""
+    sample = [story[:2000] for story in stories]
+    plain = to_bytes(frame(sample, tokenizer.encode))
+    if b"".join(map(Encoder(tokenizer).encode, sample)) != plain:
+        what = "Encoder.encode() does not write what frame() gives."
+        how = "Undo that edit, then: python 02_prepare.py"
+        raise bpe.stop(what, "An edit of one of the two has changed that.", how)
+    print(f"[check] frame() and Encoder give equal bytes ({len(sample)} stories tried)")
+
+def check_split(train, valid, sizes, text_range):
+    """SystemExit, with the cure that fits, if the masks (N,) select too few stories."""
+    path, separator = text_range[:2]
+    lengths = np.concatenate(sizes)[train | valid, 0]  # in tokens (selected stories,)
+    marked = "endoftext" in str(separator)  # by lines <|endoftext|>, not by empty lines
+    long = marked and lengths.sum() >= LONG * len(lengths)
+    if train.any() and valid.any() and (long or len(lengths) >= MIN_STORIES):
+        return
+    how = "Put a line <|endoftext|> between stories"
+    if len(train) >= MIN_STORIES:
+        how = "Add stories that differ from the others"
+    elif not marked and path.read_bytes().count(b"\n") > 20 * len(train):
+        new = f"sed G {shlex.quote(str(path))} > lines.txt"
+        how = f"If each line is a story: {new}, use that as TEXT"
+    raise bpe.stop(
+        f"Only {train.sum()} stories to train on and {valid.sum()} for validation.",
+        f"At least {MIN_STORIES} are needed, or long ones with <|endoftext|> between.",
+        f"{how}; then: python {'01_bpe.py' if TEXT is None else '02_prepare.py'}",
+    )
+
+# ============================================================================= 10. Main
+def plan_tasks(paths):  # {"train": path, ...} -> tasks of encode_range
+    """Divide the text into tasks of about 8 MB."""
+    tasks = []
+    for name, path in paths.items():
+        print(f"[read] {name}: {bpe.shown(path)}, {path.stat().st_size:,} bytes")
+        ranges = bpe.split_file(path)
+        first = zip(range(1000), bpe.read_stories(*ranges[0]))
+        whole = [is_whole(story, begins_file=True) for _, story in first]
+        drop_broken = sum(whole) >= 0.9 * len(whole)  # not so in poems, lists, code
+        if not drop_broken:
+            print("[plan] over 10% of its stories look unfinished, so we keep them all")
+        for i, text_range in enumerate(ranges):
+            tasks.append((name, text_range, drop_broken, OUT / f"{name}-{i:05}.part"))
+    return tasks
+
+def main():
+    started = time.perf_counter()
+    tokenizer, meta_of_01, paths = check_inputs()
+    print(f"[read] {bpe.shown(bpe.OUT / 'tokenizer.json')}: {len(tokenizer):,} tokens")
+    tasks = plan_tasks(paths)
+    names, ranges, _, parts = zip(*tasks)
+    workers = bpe.count_processes(WORKERS, tasks)
+    check_encoder(tokenizer, bpe.first_stories(ranges, 20))
+    text = TEXT or meta_of_01.get("constants", {}).get("TEXT")
+    meta = {"format": FORMAT, "constants": {"TEXT": text, "VALID_SHARE": VALID_SHARE}}
+    meta |= {"vocab_size": len(tokenizer), "tokenizer": meta_of_01["tokenizer"]}
+    try:
+        OUT.mkdir(parents=True, exist_ok=True)
+        results = bpe.map_tasks(encode_range, tasks, workers, "encoding")
+        sizes, fingerprints, all_notes = zip(*results)
+        from_valid = np.repeat([n == "valid" for n in names], [len(s) for s in sizes])
+        train, valid = choose(np.concatenate(fingerprints), from_valid, VALID_SHARE)
+        check_split(train, valid, sizes, ranges[0])
+        meta["train"] = describe(parts, sizes, train)
+        meta["valid"] = describe(parts, sizes, valid)
+        duplicates = note_duplicates(parts, sizes, ~(train | valid), tokenizer)
+        bpe.write_all({
+            OUT / "train.bin": lambda f: f.writelines(chosen_ids(parts, sizes, train)),
+            OUT / "valid.bin": lambda f: f.writelines(chosen_ids(parts, sizes, valid)),
+            OUT / "meta.json": json.dumps(meta, indent=1),
+        })  # fmt: skip
+    finally:
+        for part in OUT.glob("*.part"):  # ours, and those of a run that was killed
+            part.unlink()
+    report([*all_notes, duplicates], np.concatenate(sizes)[train, 0], meta)
+    look_back(tokenizer)
+    took = f"{time.perf_counter() - started:.1f} s"
+    print(f"[wrote] {bpe.shown(OUT)}/: train.bin valid.bin meta.json in {took}")
+    print("Next: python 03_model.py")
+
+# Worker processes import this file afresh; without this line each would start the run.
 if __name__ == "__main__":
-    run_stage(main, "02_prepare.py")
+    bpe.run_stage(main, "02_prepare.py")

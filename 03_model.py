@@ -2,443 +2,501 @@
 # requires-python = ">=3.10"
 # dependencies = ["torch==2.13.0", "numpy", "regex", "tqdm"]
 # ///
-"""Stage 3 of 6: build the model, a GPT, and look at what one sentence does inside it.
+"""Stage 3 of 6: build the model, a GPT, and follow one sentence through it.
 
     text --> 01_bpe --> 02_prepare --> [03_model] --> 04_train --> 05_eval --> 06_sample
                                         you are here
 
 READS   artifacts/01_bpe/tokenizer.json
-WRITES  artifacts/03_model/model.pt   the model before its first lesson: architecture
-                                      and random weights
+WRITES  artifacts/03_model/model.pt   the untrained model: its configuration and its
+                                      random weights
 RUN     python 03_model.py
 TAKES   about 3 seconds with the practice stories (2 cores of an AMD EPYC (Zen 3),
         torch 2.13.0, 2026-11-23)
 LESSON  lessons/04_transformer.md (the concepts), lessons/05_model.md (this code)
 """
-
-# ======================================================================= 2. IMPORTS
+# =========================================================================== 1. Imports
 import importlib
 import math
 import os
 import sys
-from pathlib import Path
+from dataclasses import asdict, dataclass
 
-import torch
-import torch.nn.functional as F
-from torch import nn
-from torch.utils.checkpoint import checkpoint
+try:
+    # `import 01_bpe` is a syntax error (a name cannot start with a digit), hence:
+    bpe = importlib.import_module("01_bpe")
+    import torch
+    import torch.nn.functional as F
+    from torch import nn
+    from torch.utils.checkpoint import checkpoint
+except ModuleNotFoundError as error:
+    cure = "keep the six scripts together; pip install torch numpy regex tqdm"
+    raise SystemExit(f"{error.name} is missing: {cure}") from None
 
-HERE = Path(__file__).resolve().parent
-sys.path.append(str(HERE / "lessons"))
-import machine  # lessons/machine.py: devices, memory, checkpoints
-from plumbing import in_range, need, one_of, run_stage, sha256_of, shown, stop
+# ============================================================= 2. Constants: edit these
+SIZE = "nano"  # "nano", "tiny", "small", "medium": 0.4, 8, 25, 66 million parameters at
+#                a vocabulary of 2,048 (1, 10, 28, 70 at 8,192); or your own numbers:
+#                (blocks n_layer, heads n_head, width n_embd, context block_size)
+SEED = 1  # of the random weights; other seeds give slightly better or worse models
 
-# `import 01_bpe` is a syntax error, because a name cannot begin with a digit; this says
-# the same. We take the class Tokenizer from there: one copy, so that an edit of stage 1
-# is an edit everywhere.
-bpe = importlib.import_module("01_bpe")
+# (n_layer, n_head, n_embd, block_size) of each
+SIZES = {"nano": (2, 3, 96, 256), "tiny": (6, 5, 320, 256)}
+SIZES |= {"small": (10, 7, 448, 512), "medium": (9, 12, 768, 512)}
+OUT = bpe.HERE / "artifacts" / "03_model"
+FORMAT = "03_model/2"  # changes when the content of model.pt changes
 
-# ===================================================================== 3. CONSTANTS
-# -- which model
-SIZE = "nano"  # "nano", "tiny", "small", "medium": 1, 10, 28, 70 million parameters at
-#                vocabulary 8,192; or your own numbers, e.g. (4, 4, 128, 256)
-SEED = 1  # of the random weights; another seed, another model of the same quality
-SIZES = {  # (blocks, heads, width, context in tokens)
-    "nano": (2, 3, 96, 256),
-    "tiny": (6, 5, 320, 256),
-    "small": (10, 7, 448, 512),
-    "medium": (9, 12, 768, 512),
-}
-
-IN = HERE / "artifacts" / "01_bpe"
-OUT = HERE / "artifacts" / "03_model"
-FORMAT = "03_model/1"  # changes when model.pt changes its form
-
-# ========================================================================= 4. WORDS
+# ============================================================= 3. Glossary of this file
 # Every tensor in this file has some of these dimensions, in this order:
-# B   batch: texts side by side, which never see each other
-# T   time: tokens of a text, at most the context (256)
-# S   tokens that can be looked at: T, or with a cache the earlier ones and these T
-# C   channels, the width: numbers that stand for one token (96 for nano)
-# H   heads of attention (3)                D   width of a head, C / H (32)
-# V   vocabulary (2,048): ids run from 0 to V-1
-# weight    a number that training changes; parameters are all of them together
-# logits    V numbers per token: the larger, the likelier the next token is this one
+# B   batch size: sequences side by side, which never see each other
+# T   time: positions in a sequence, at most block_size, the context length (256)
+# S   positions attended to: T, plus earlier ones whose keys and values are cached
+# C   channels, n_embd: the length of the vector that stands for one token (96)
+# H   attention heads (3)                    D   width of a head, C / H (32)
+# V   vocabulary size (2,048): ids run from 0 to V - 1
+# logits   V scores per position: the larger, the likelier that token comes next
+# residual stream   the vectors x, (B, T, C), to which every block adds its result
 
-# ====================================================================== 5. THE IDEA
-# A token is a row of C numbers. Attention lets each token fetch from the tokens before
-# it: it asks (query), every earlier token says what it offers (key); the better the
-# two fit, the more of that token's value is added. Softmax makes the shares sum to 1.
-
+# ====================================================== 4. The idea: attention, by hand
+# Each token is a vector of C numbers. Attention lets a position take information from
+# itself and from earlier positions. It has a query vector; each of those has a key
+# vector. Query and key's dot product is a score. Softmax turns the scores into weights
+# that sum to 1, and the result is the weighted sum of the positions' value vectors.
 
 def attention_by_hand(q, k, v):  # (B,H,T,D), (B,H,S,D) twice -> (B,H,T,D), (B,H,T,S)
     """Scaled dot-product attention (Vaswani et al., arXiv 1706.03762), step by step.
 
-    Returns what each token fetched, and the shares with which it did. The T queries are
-    the last T of the S tokens; none sees a token after itself.
+    Returns the weighted sums of values and the attention weights. The T queries belong
+    to the last T of the S positions; none sees a position after its own.
 
-    >>> one = torch.ones(1, 1, 2, 1)  # two tokens that agree in everything ...
+    >>> same = torch.ones(1, 1, 2, 1)  # two positions with equal queries and keys:
     >>> value = torch.tensor([10.0, 20.0]).view(1, 1, 2, 1)  # (2,) -> (1, 1, 2, 1)
-    >>> out, shares = attention_by_hand(one, one, value)
-    >>> shares[0, 0].tolist()  # ... the first sees itself, the second both, equally
+    >>> y, attn_weights = attention_by_hand(same, same, value)
+    >>> attn_weights[0, 0].tolist()  # the first sees itself, the second both, equally
     [[1.0, 0.0], [0.5, 0.5]]
-    >>> out.flatten().tolist()
+    >>> y.flatten().tolist()
     [10.0, 15.0]
     """
     T, S, D = q.shape[2], k.shape[2], q.shape[3]
-    # SUBTLE: without / sqrt(D) the scores grow with D, and softmax picks one winner.
+    # SUBTLE: unscaled scores spread like sqrt(D); softmax would pick a single winner.
     scores = q / math.sqrt(D) @ k.transpose(2, 3)  # (B,H,T,D) @ (B,H,D,S) -> (B,H,T,S)
-    future = q.new_full((T, S), -math.inf).triu(S - T + 1)  # elsewhere 0
-    shares = (scores + future).softmax(dim=-1)  # (B,H,T,S); exp(-inf) = 0
-    return shares @ v, shares  # (B,H,T,S) @ (B,H,S,D) -> (B,H,T,D)
+    mask = q.new_full((T, S), -math.inf).triu(S - T + 1)  # -inf in the future, else 0
+    attn_weights = (scores + mask).softmax(dim=-1)  # (B,H,T,S); exp(-inf) = 0
+    return attn_weights @ v, attn_weights  # (B,H,T,S) @ (B,H,S,D) -> (B,H,T,D)
 
+# ================================================================= 5. The configuration
+@dataclass
+class GPTConfig:
+    vocab_size: int = 2048
+    block_size: int = 256  # context length: the most tokens the model can look back on
+    n_layer: int = 2
+    n_head: int = 3
+    n_embd: int = 96
+    dropout: float = 0.0  # probability of zeroing an activation while training
+    bias: bool = False  # GPT-2 has biases; Llama and many later models do not
 
-# ======================================================================== 6. PIECES
-class Cache:
-    """The keys and values of one block so far: those of earlier tokens do not change.
+    @property
+    def n_params(self):
+        """Number of parameters; the output layer is the token embedding again."""
+        C, bias = self.n_embd, int(self.bias)
+        block = (4 + 8) * C * C + 2 * C + bias * 11 * C  # attention, MLP, layer norms
+        embeddings = (self.vocab_size + self.block_size) * C
+        return embeddings + self.n_layer * block + (1 + bias) * C
 
-    Room for a whole context is taken at once: to make the tensors one token longer each
-    time would copy everything again and again. For writing, not for training.
+    @property
+    def flops_per_token(self):
+        """A weight costs a multiplication and an addition (arXiv 2001.08361), attention
+        2 T C each for scores and sums. The backward pass costs twice as much again.
+        """
+        C, L = self.n_embd, self.n_layer
+        matrices = 12 * C * C * L + self.vocab_size * C
+        return 2 * matrices + 4 * self.block_size * C * L
+
+# ======================================================================== 6. The layers
+IGNORE = -1  # a target with this value is not counted in the loss
+
+class KVCache:
+    """The keys and values of one block so far; those of earlier tokens never change.
+    For generation (lesson 08). Space for a whole context is allocated once.
     """
 
-    def __init__(self, context):
-        self.context, self.length = context, 0
+    def __init__(self, block_size):
+        self.block_size, self.length = block_size, 0
 
     def append(self, k, v):  # (B, H, T, D) twice -> (B, H, S, D) twice
         if self.length == 0:
             B, H, _, D = k.shape
-            self.room = k.new_empty(2, B, H, self.context, D)
+            self.buffer = k.new_empty(2, B, H, self.block_size, D)
         past, self.length = self.length, self.length + k.shape[2]
-        self.room[0, :, :, past : self.length] = k
-        self.room[1, :, :, past : self.length] = v
-        return self.room[0, :, :, : self.length], self.room[1, :, :, : self.length]
+        self.buffer[0, :, :, past : self.length] = k
+        self.buffer[1, :, :, past : self.length] = v
+        return self.buffer[0, :, :, : self.length], self.buffer[1, :, :, : self.length]
 
+class CausalSelfAttention(nn.Module):
+    """Each position attends to itself and all earlier ones, in H heads at once."""
 
-class Attention(nn.Module):
-    """Every token fetches from the tokens before it, in H heads at once."""
-
-    def __init__(self, n_head, n_embd, dropout):
+    def __init__(self, config):
         super().__init__()
-        self.n_head = n_head
-        self.dropout = dropout
-        self.c_attn = nn.Linear(n_embd, 3 * n_embd, bias=False)  # q, k and v in one go
-        self.c_proj = nn.Linear(n_embd, n_embd, bias=False)
+        C, bias = config.n_embd, config.bias
+        self.n_head, self.dropout = config.n_head, config.dropout
+        self.c_attn = nn.Linear(C, 3 * C, bias=bias)  # q, k and v in one product
+        self.c_proj = nn.Linear(C, C, bias=bias)
 
-    def split(self, x):  # (B, T, C) -> three times (B, H, T, D)
+    def qkv(self, x):  # (B, T, C) -> three times (B, H, T, D)
         B, T, C = x.shape
-        qkv = self.c_attn(x)  # (B, T, C) -> (B, T, 3C)
-        # view cuts each row of C into H pieces of D; only then may H and T change
-        # places. A single view to (B, H, T, D) would mix numbers of different tokens.
+        # view cuts each vector of C into H vectors of D; only then may transpose swap
+        # H and T. A single view to (B, H, T, D) would mix up different tokens.
         return (
             part.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)
-            for part in qkv.split(C, dim=2)  # (B, T, 3C) -> 3 x (B, T, C)
+            for part in self.c_attn(x).split(C, dim=2)  # (B, T, 3C) -> 3 x (B, T, C)
         )
 
     def forward(self, x, cache=None):  # (B, T, C) -> (B, T, C)
         B, T, C = x.shape
-        q, k, v = self.split(x)
-        if cache is not None:  # (B, H, T, D) -> (B, H, S, D), the past included
-            k, v = cache.append(k, v)
+        q, k, v = self.qkv(x)
+        if cache is not None:
+            k, v = cache.append(k, v)  # (B, H, T, D) -> (B, H, S, D)
         drop = self.dropout if self.training else 0.0
-        # In bfloat16 on a CPU torch's operation is slower than ours (bench_train.py).
+        # In bfloat16 on a CPU torch's own attention is slower than ours.
         slow = q.dtype == torch.bfloat16 and q.device.type == "cpu" and not drop
-        if k.shape[2] == T and not slow:
-            # What attention_by_hand does, as one operation of torch (a test compares).
+        if k.shape[2] == T and not slow:  # attention_by_hand, as one operation of torch
             y = F.scaled_dot_product_attention(q, k, v, dropout_p=drop, is_causal=True)
-        elif T == 1:  # one new token may see all that there is: no mask
+        elif T == 1:  # the newest token may attend to everything: no mask
             y = F.scaled_dot_product_attention(q, k, v)
-        else:  # with a past, torch's is_causal would align the mask at the wrong corner
+        else:  # several new tokens after a past: is_causal would misalign the mask
             y, _ = attention_by_hand(q, k, v)
         y = y.transpose(1, 2).reshape(B, T, C)  # (B,H,T,D) -> (B,T,H,D) -> (B,T,C)
         return F.dropout(self.c_proj(y), self.dropout, self.training)
 
-
 class MLP(nn.Module):
-    """Every token, by itself, thinks about what it has fetched."""
+    """Each position by itself: widen to 4C, apply a nonlinearity, narrow again."""
 
-    def __init__(self, n_embd, dropout):
+    def __init__(self, config):
         super().__init__()
-        self.dropout = dropout
-        self.c_fc = nn.Linear(n_embd, 4 * n_embd, bias=False)
-        self.c_proj = nn.Linear(4 * n_embd, n_embd, bias=False)
+        C, self.dropout = config.n_embd, config.dropout
+        self.c_fc = nn.Linear(C, 4 * C, bias=config.bias)
+        self.c_proj = nn.Linear(4 * C, C, bias=config.bias)
 
     def forward(self, x):  # (B, T, C) -> (B, T, 4C) -> (B, T, C)
         x = F.gelu(self.c_fc(x), approximate="tanh")  # GELU, arXiv 1606.08415
         return F.dropout(self.c_proj(x), self.dropout, self.training)
 
-
 class Block(nn.Module):
-    """Attention, then MLP; each reads a normalised copy and adds to the stream x.
-
-    Normalising before, not after (pre-norm, arXiv 2002.04745), leaves a path from the
-    first to the last block on which nothing but additions happen.
+    """Attention, then MLP; each reads a normalized copy of x and adds its result to x.
+    Normalizing first (pre-norm, arXiv 2002.04745) leaves a path with nothing but
+    additions from the first block to the last.
     """
 
-    def __init__(self, n_head, n_embd, dropout):
+    def __init__(self, config):
         super().__init__()
-        self.ln_1 = nn.LayerNorm(n_embd, bias=False)
-        self.attn = Attention(n_head, n_embd, dropout)
-        self.ln_2 = nn.LayerNorm(n_embd, bias=False)
-        self.mlp = MLP(n_embd, dropout)
+        self.ln_1 = nn.LayerNorm(config.n_embd, bias=config.bias)
+        self.attn = CausalSelfAttention(config)
+        self.ln_2 = nn.LayerNorm(config.n_embd, bias=config.bias)
+        self.mlp = MLP(config)
 
     def forward(self, x, cache=None):  # (B, T, C) -> (B, T, C)
         x = x + self.attn(self.ln_1(x), cache)
         return x + self.mlp(self.ln_2(x))
 
-
+# ========================================================================= 7. The model
 class GPT(nn.Module):
-    """The model: ids in, for each the logits of the next id out.
-
-    config: dict of vocab_size, context, n_layer, n_head, n_embd (plain integers).
-    The form is GPT-2's (Radford et al. 2019), without its biases; the names of the
-    weights are GPT-2's too, so that other tools can read them.
+    """Token ids in; for each position the logits of the next token out. Architecture
+    and names of weights are those of GPT-2 (Radford et al. 2019).
     """
 
-    def __init__(self, config, dropout=0.0):
+    def __init__(self, config):
         super().__init__()
-        self.config = dict(config)
-        self.checkpointing = False  # True: less memory, a third more time, same result
-        C, L = config["n_embd"], config["n_layer"]
-        self.wte = nn.Embedding(config["vocab_size"], C)  # what a token is
-        self.wpe = nn.Embedding(config["context"], C)  # where it stands
-        self.h = nn.ModuleList(Block(config["n_head"], C, dropout) for _ in range(L))
-        self.ln_f = nn.LayerNorm(C, bias=False)
+        self.config = config
+        self.checkpointing = False  # gradient checkpointing: less memory, more time
+        C, L = config.n_embd, config.n_layer
+        self.wte = nn.Embedding(config.vocab_size, C)  # a vector per token
+        self.wpe = nn.Embedding(config.block_size, C)  # a vector per position
+        self.h = nn.ModuleList(Block(config) for _ in range(L))
+        self.ln_f = nn.LayerNorm(C, bias=config.bias)
+        self.init_weights(C, L)
+
+    @torch.no_grad()
+    def init_weights(self, C, L):
+        """Random weights; at every SIZE the untrained logits have a std of about 1."""
         for name, weight in self.named_parameters():
             if weight.dim() == 2:
-                # GPT-2 starts all at 0.02, and is 768 wide. A narrower matrix adds up
-                # fewer numbers, so they must be larger for an equal sum; embeddings
-                # are larger still, lest they drown in what the blocks add to them.
-                std = (1.0 if name.startswith("w") else 0.55) / math.sqrt(C)
+                # 0.55 / sqrt(C) is GPT-2's 0.02 at its width of 768: a narrower matrix
+                # sums fewer terms, so its weights are larger. Embeddings: a logit is a
+                # sum of C products with one, so 1 / sqrt(C) gives it a variance of 1.
+                std = (1.0 if name in ("wte.weight", "wpe.weight") else 0.55) / C**0.5
                 if name.endswith("c_proj.weight"):
-                    # 2 L additions into one stream: keep their sum as large as one.
-                    std /= math.sqrt(2 * L)
+                    std /= math.sqrt(2 * L)  # 2 L results are added to one stream
                 nn.init.normal_(weight, std=std)
-        with torch.no_grad():
-            # A head starts as a copier: it hands on, a little, just what it looks at.
-            # To write the hero's name again it then has only to learn where to look.
-            for block in self.h:
-                block.attn.c_attn.weight[2 * C :] += 0.5 * torch.eye(C)  # (C, C)
-                # Copies are alike and add up in full: by L, not by its root.
-                block.attn.c_proj.weight += torch.eye(C) / L
+            elif name.endswith("bias"):
+                nn.init.zeros_(weight)
+        # Identity initialization of the value and output projections (not in GPT-2): a
+        # new head already copies part of what it attends to, as repeating a name needs.
+        for block in self.h:
+            block.attn.c_attn.weight[2 * C :] += 0.5 * torch.eye(C)  # (C, C), for v
+            block.attn.c_proj.weight += torch.eye(C) / L  # (C, C); L of these add up
 
-    def hidden(self, ids, cache=None):  # (B, T) -> (B, T, C)
-        """The stream after the last block; cache: of new_cache(), or None."""
+    def hidden(self, idx, cache=None):  # (B, T) -> (B, T, C)
+        """The residual stream after the last block, normalized."""
         past = cache[0].length if cache else 0
-        places = torch.arange(past, past + ids.shape[1], device=ids.device)  # (T,)
-        x = self.wte(ids) + self.wpe(places)  # (B, T, C) + (T, C) -> (B, T, C)
+        positions = torch.arange(past, past + idx.shape[1], device=idx.device)  # (T,)
+        x = self.wte(idx) + self.wpe(positions)  # (B, T, C) + (T, C) -> (B, T, C)
         for i, block in enumerate(self.h):
             if self.checkpointing and self.training:
                 x = checkpoint(block, x, use_reentrant=False)
             else:
-                x = block(x, cache[i] if cache is not None else None)
+                x = block(x, cache[i] if cache else None)
         return self.ln_f(x)
 
-    def forward(self, ids, cache=None):  # (B, T) -> (B, T, V)
-        """Logits: how well each token of the vocabulary would continue. The embedding
-        serves again as the last layer (tied, arXiv 1608.05859): V x C weights saved.
-        """
-        return F.linear(self.hidden(ids, cache), self.wte.weight)
+    def output(self, x):  # (..., C) -> (..., V)
+        """Dot products with all embeddings (tied weights, arXiv 1608.05859)."""
+        return F.linear(x, self.wte.weight)
 
-    def loss(self, ids, targets, reduction="mean"):  # (B, T), (B, T) -> () or (B, T)
-        """Cross-entropy in nats: -log of the probability given to the right next id.
+    def forward(self, idx, targets=None, cache=None, return_logits=True):
+        """(B, T) ids, (B, T) targets -> (B, T, V) logits, () loss; each may be None.
 
-        Targets of -1 are not counted. Computed R rows at a time, because B x T x V
-        logits at once are by far the largest tensor of all.
+        The loss is the cross-entropy in nats: the mean of -log(probability of the right
+        next token). Training asks for it alone, to do without B x T x V logits.
         """
-        x, right = self.hidden(ids).flatten(0, 1), targets.flatten()  # (B*T, C), (B*T,)
-        W, V = self.wte.weight, self.config["vocab_size"]  # W: (V, C)
-        R = max(1, 2 ** (26 if x.is_cuda else 22) // V)  # logits of 256 or 16 MB
-        exact = x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-        if exact and reduction == "mean" and torch.is_grad_enabled():
-            # What the loop below does, as one operation of torch (a test compares). It
-            # takes a piece's gradient at once, and so it need not keep the logits. Not
-            # for bfloat16, where it is slow, nor for GPUs, where we have not tried it.
+        x = self.hidden(idx, cache)  # (B, T, C)
+        if targets is None:
+            return self.output(x), None
+        if not return_logits:  # (B, T, C) -> (B*T, C), (B, T) -> (B*T,)
+            return None, self.chunked_loss(x.flatten(0, 1), targets.flatten())
+        logits = self.output(x)  # (B, T, V)
+        flat = logits.flatten(0, 1), targets.flatten()  # (B*T, V), (B*T,)
+        return logits, F.cross_entropy(*flat, ignore_index=IGNORE)
+
+    def chunked_loss(self, x, targets):  # (N, C), (N,) -> ()
+        """The same loss, R rows at a time: the logits are by far the largest tensor."""
+        R = 2 ** (26 if x.is_cuda else 22) // self.config.vocab_size  # 256 or 16 MB
+        if x.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
+            # The loop below as one operation of torch; in bfloat16 it is slow.
             how = nn.LinearCrossEntropyOptions(batch_chunk_size=R, chunking_method=None)
-            return F.linear_cross_entropy(x, W, right, ignore_index=-1, options=how)
-        losses = []
-        for rows, ids in zip(x.split(R), right.split(R)):  # (R, C), (R,)
-            logits = F.linear(rows, W)  # (R, C) -> (R, V)
-            losses += [F.cross_entropy(logits, ids, reduction="none", ignore_index=-1)]
-        losses = torch.cat(losses).view(targets.shape)  # (B*T,) -> (B, T)
-        return losses if reduction == "none" else losses.sum() / (targets >= 0).sum()
+            weights = self.wte.weight, targets
+            return F.linear_cross_entropy(x, *weights, ignore_index=IGNORE, options=how)
+        loss = 0.0
+        for rows, ids in zip(x.split(R), targets.split(R)):  # (R, C), (R,)
+            logits = self.output(rows)  # (R, C) -> (R, V)
+            loss += F.cross_entropy(logits, ids, ignore_index=IGNORE, reduction="sum")
+        return loss / (targets != IGNORE).sum()
 
     def new_cache(self):
-        """An empty cache for forward: per block, the keys and values seen so far."""
-        return [Cache(self.config["context"]) for _ in self.h]
+        return [KVCache(self.config.block_size) for _ in self.h]
+
+    @torch.no_grad()
+    def generate(
+        self, idx, max_new_tokens, temperature=1.0, top_k=None, min_p=0.0, stop_id=-1,
+        rng=None,
+    ):  # (B, T) -> (B, T + max_new_tokens)  # fmt: skip
+        """Get the probabilities, sample a token, append it, repeat (see stage 6). Ends
+        early once every row has had stop_id; past block_size it continues from the last
+        half. rng: a torch.Generator of the CPU, for repeatable samples.
+        """
+        block_size, prompt_length = self.config.block_size, idx.shape[1]
+        cache, unread = self.new_cache(), idx[:, -block_size:]
+        for _ in range(max_new_tokens):
+            if cache[0].length == block_size:  # cached keys contain their positions
+                cache, unread = self.new_cache(), idx[:, -(block_size // 2) :]
+            logits = self.output(self.hidden(unread, cache)[:, -1])  # (B, C) -> (B, V)
+            logits = logits.float().cpu()  # sampling on Apple GPUs has been wrong
+            if top_k is not None:
+                kth = logits.topk(min(top_k, logits.shape[1])).values[:, -1:]  # (B, 1)
+                logits = logits.masked_fill(logits < kth, -math.inf)
+            probs = (logits / max(temperature, 1e-9)).softmax(dim=-1)  # (B, V), sum 1
+            probs[probs < min_p * probs.amax(dim=-1, keepdim=True)] = 0.0
+            new = torch.multinomial(probs, 1, generator=rng)  # (B, V) -> (B, 1)
+            unread = new.to(idx.device)
+            idx = torch.cat([idx, unread], dim=1)  # (B, T) -> (B, T + 1)
+            if (idx[:, prompt_length:] == stop_id).any(dim=1).all():
+                break
+        return idx
 
     @classmethod
     def load(cls, path, writer, dropout=0.0):
-        """A file of stage 3 or 4 -> (GPT, everything else in the file).
-
-        Raises SystemExit, naming the stage to run, if it is missing or damaged.
+        """A checkpoint of stage 3 or 4 -> (GPT, the rest of it); SystemExit, naming the
+        script to run, if it is missing or damaged.
         """
-        need(path, writer)
-        again = f"python {writer}"
-        content = machine.load_checkpoint(path, again)
+        bpe.need(path, writer)
+        content = load_checkpoint(path, f"python {writer}")
         try:
-            model = cls(content["config"], dropout)
+            model = cls(GPTConfig(**content["config"] | {"dropout": dropout}))
             model.load_state_dict(content.pop("weights"))
         except (KeyError, RuntimeError, TypeError, ValueError):
-            why = "Its weights are not those of the GPT that 03_model.py describes now."
-            raise stop(f"{shown(path)} does not fit.", why, again) from None
+            what = f"{bpe.shown(path)} cannot be used."
+            why = "Its weights do not fit the GPT that 03_model.py describes now."
+            raise bpe.stop(what, why, f"python {writer}") from None
         return model, content
 
+# ========================================= 8. Files and devices (skip on first reading)
+def save_checkpoint(path, content):  # a dict of plain data and tensors
+    def save(file):
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # it hides an OSError, such as a full disk
+            raise error.__context__ or error from None
 
-# ---- counting
+    bpe.write_all({path: save})
 
+def load_checkpoint(path, command):
+    """Read a checkpoint to the CPU; SystemExit if it is damaged or not plain data."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises a dozen kinds for damaged files
+        why = f"Truncated, or of another kind ({str(error).splitlines()[0][:120]})."
+        raise bpe.stop(f"{bpe.shown(path)} cannot be read.", why, command) from None
 
-def count_parameters(config):  # -> {part: number of weights}
-    """The weights of each part; their sum is what people call the size of a model."""
-    C, L = config["n_embd"], config["n_layer"]
-    return {
-        "token embedding   V x C": config["vocab_size"] * C,
-        "position embedding  T x C": config["context"] * C,
-        f"attention   {L} x 4 C x C": L * 4 * C * C,
-        f"MLP         {L} x 8 C x C": L * 8 * C * C,
-        f"layer norms ({L} x 2 + 1) C": (2 * L + 1) * C,
-    }
-
-
-def flops_per_token(config):  # -> floating-point operations of forward, per token
-    """Multiplications and additions of one token on its way through the model.
-
-    A matrix of n weights costs 2 n (arXiv 2001.08361); attention adds 2 T C for the
-    scores and 2 T C for the sum, per block. Backward costs twice as much again.
-    """
-    C, L = config["n_embd"], config["n_layer"]
-    matrices = 12 * C * C * L + config["vocab_size"] * C  # with the tied last layer
-    return 2 * matrices + 4 * config["context"] * C * L
-
-
-# ======================================================================== 7. CHECKS
-def check_constants(vocab_size):
-    """SIZE -> config. Raises SystemExit, naming what is wrong with it."""
-    in_range("03_model.py", "SEED", SEED, int, 0, 2**63 - 1)
-    if isinstance(SIZE, tuple) and len(SIZE) == 4:
-        names, highest = ("blocks", "heads", "width", "context"), (96, 64, 8192, 8192)
-        for i, (name, high) in enumerate(zip(names, highest)):
-            in_range("03_model.py", f"SIZE[{i}] ({name})", SIZE[i], int, 1, high)
-        numbers = SIZE
-    else:
-        one_of("03_model.py", "SIZE", SIZE, [*SIZES, "(blocks, heads, width, context)"])
-        numbers = SIZES[SIZE]
-    n_layer, n_head, n_embd, context = numbers
-    if n_embd % n_head:
-        raise stop(
-            f"SIZE: a width of {n_embd} cannot be shared by {n_head} heads.",
-            f"{n_embd} / {n_head} must be a whole number; 32 and 64 are good ones.",
-            "Edit SIZE at the top of 03_model.py, then: python 03_model.py",
-        )
-    config = {"vocab_size": vocab_size, "context": context}
-    return config | {"n_layer": n_layer, "n_head": n_head, "n_embd": n_embd}
-
+def available_devices():  # -> [torch.device], the best first
+    mps, cuda = torch.backends.mps.is_available(), torch.cuda.is_available()
+    return [torch.device(name) for name in ["mps"] * mps + ["cuda"] * cuda + ["cpu"]]
 
 @torch.no_grad()
-def check_causality(model, ids):  # (1, T) -> largest change, before and after the place
-    """Change one token in the middle: what comes before it must not notice."""
-    middle = ids.shape[1] // 2
-    other = ids.clone()
-    other[0, middle] = (ids[0, middle] + 1) % model.config["vocab_size"]
-    change = (model(ids) - model(other)).abs().amax(dim=(0, 2))  # (1, T, V) -> (T,)
+def pick_device(model, wanted, script):  # -> torch.device; the model moves there
+    """DEVICE of stages 5 and 6. GPUs have been wrong without saying so: SystemExit
+    unless the logits agree with the CPU's.
+    """
+    devices = available_devices()
+    bpe.one_of(script, "DEVICE", wanted, ["auto", *(d.type for d in devices)])
+    device = devices[0] if wanted == "auto" else torch.device(wanted)
+    print(f"[plan] device {device} (here are: {', '.join(d.type for d in devices)})")
+    idx = torch.arange(model.config.block_size)[None] % model.config.vocab_size  # (1,T)
+    right = model.cpu()(idx)[0]  # (1, T, V)
+    error = (model.to(device)(idx.to(device))[0].cpu() - right).abs().max().item()
+    if not error <= 1e-3 * right.abs().max():  # written this way, nan is refused too
+        why = f"Its logits are off by {error:.3g}: do not trust it with this model."
+        how = f'Set DEVICE = "cpu" in {script}, then: python {script}'
+        raise bpe.stop(f"{device} does not compute what the CPU computes.", why, how)
+    return device
+
+def peak_megabytes(device):  # the most memory held so far; nan if nobody can tell
+    if device.type == "mps":
+        return torch.mps.driver_allocated_memory() / 2**20  # it gives nothing back
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved() / 2**20
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return math.nan
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)  # bytes there, KB here
+
+# ============================================================================ 9. Checks
+def read_size(vocab_size):  # SIZE -> GPTConfig; SystemExit if it makes no model
+    script = "03_model.py"
+    bpe.in_range(script, "SEED", SEED, int, 0, 2**63 - 1)
+    numbers = SIZES.get(SIZE) if isinstance(SIZE, str) else SIZE
+    if not isinstance(numbers, tuple) or len(numbers) != 4:
+        bpe.one_of(script, "SIZE", SIZE, [*SIZES, "(blocks, heads, width, context)"])
+    lowest = {"blocks": 1, "heads": 1, "width": 1, "context": 8}
+    for (name, low), number in zip(lowest.items(), numbers):
+        bpe.in_range(script, f"SIZE's {name}", number, int, low, 8192)
+    n_layer, n_head, n_embd, block_size = numbers
+    if n_embd % n_head:
+        what = f"SIZE: a width of {n_embd} cannot be split into {n_head} heads."
+        why = f"{n_embd} / {n_head} must be a whole number; 32 and 64 are good ones."
+        raise bpe.stop(what, why, f"Edit SIZE in {script}, then: python {script}")
+    return GPTConfig(vocab_size, block_size, n_layer, n_head, n_embd)
+
+@torch.no_grad()
+def check_causality(model, idx):  # (1, T) -> largest changes before and from the middle
+    """Change the token in the middle: no logits before it may change."""
+    middle, other = idx.shape[1] // 2, idx.clone()
+    other[0, middle] = (idx[0, middle] + 1) % model.config.vocab_size
+    change = (model(idx)[0] - model(other)[0]).abs().amax(dim=(0, 2))  # (1,T,V) -> (T,)
     return change[:middle].max().item(), change[middle:].max().item()
 
+@torch.no_grad()
+def check_cases(model, idx):  # (1, T) -> largest difference between logits
+    """All at once (torch's attention) against three parts with a KV cache: two tokens,
+    one, and the rest (attention_by_hand). An edit that forgets a case shows here.
+    """
+    cache = model.new_cache()
+    parts = idx.split([2, 1, idx.shape[1] - 3], dim=1)
+    logits = [model(part, cache=cache)[0] for part in parts]
+    return (torch.cat(logits, dim=1) - model(idx)[0]).abs().max().item()
 
-# ========================================================================== 8. MAIN
+def run_checks(model, idx):  # (B, T + 1)
+    """Print how the untrained model behaves; SystemExit if an edit has broken it."""
+    with torch.no_grad():
+        loss = model(idx[:, :-1], idx[:, 1:])[1].item()
+    before, after = check_causality(model, idx[:1, :-1])
+    difference = check_cases(model, idx[:1, :-1])
+    fix = "Fix it in 03_model.py, then: python 03_model.py"
+    if not (before == 0 and after > 0):  # written this way, nan is refused too
+        why = f"A token was changed, and the logits before it moved by {before:g}."
+        raise bpe.stop("The causal mask is broken: a token sees the future.", why, fix)
+    if not difference < 1e-3:
+        why = f"With a KV cache logits differ by {difference:.2g}: more than rounding."
+        raise bpe.stop("The cases of attention disagree.", why, fix)
+    uniform = math.log(model.config.vocab_size)
+    print(f"[check] untrained loss on random ids {loss:.3f}; the uniform baseline is")
+    print(f"        ln V = {uniform:.3f}, and random weights score a little worse")
+    print(f"[check] after a change of one token, earlier logits differ by {before:g},")
+    print(f"        its own and later ones by up to {after:.3f}: the causal mask works")
+    print("[check] attention by hand and torch's, with the KV cache and without: the")
+    print(f"        logits differ by {difference:.1g}, which is rounding")
+
+# ============================================================================= 10. Main
 def main():
-    tokenizer = bpe.Tokenizer.load(IN / "tokenizer.json")
-    print(f"[read] {shown(IN / 'tokenizer.json')}: vocabulary V = {len(tokenizer):,}")
-    config = check_constants(len(tokenizer))
-    name = f"SIZE {SIZE!r}" if isinstance(SIZE, str) else "your own size"
-    print(
-        f"[plan] {name}: {config['n_layer']} blocks, {config['n_head']} heads,"
-        f" width {config['n_embd']}, context {config['context']}"
-    )
+    tokenizer = bpe.Tokenizer.load()
+    print(f"[read] {bpe.shown(bpe.OUT / 'tokenizer.json')}: {len(tokenizer):,} tokens")
+    config = read_size(len(tokenizer))
+    print(f"[plan] SIZE {SIZE!r}: {config.n_layer} blocks, {config.n_head} heads,")
+    print(f"       width {config.n_embd}, context {config.block_size}")
     torch.manual_seed(SEED)
     model = GPT(config).eval()
     tour(model, tokenizer)
-    table(model)
-    with torch.no_grad():
-        ids = torch.randint(len(tokenizer), (16, config["context"] + 1))
-        loss = model.loss(ids[:, :-1], ids[:, 1:]).item()
-    blind = math.log(len(tokenizer))
-    print(f"[check] untrained loss {loss:.3f}; blind guesses cost ln V = {blind:.3f};")
-    print(f"        random weights have opinions, {loss - blind:.2f} worse than none")
-    before, after = check_causality(model, ids[:1, :-1])
-    middle = config["context"] // 2
-    if not before == 0 < after:  # so written, `nan` is refused as well
-        what = "The causal mask is broken: a token sees the future."
-        why = f"Token {middle} changed: the logits before it moved by {before:g}."
-        raise stop(what, why, "Mend Attention in 03_model.py: python 03_model.py")
-    print(f"[check] token {middle} changed: the logits before it moved by {before:g},")
-    print(f"        from it on by up to {after:.3f}: no future leaks into the past")
-    content = {"format": FORMAT, "config": config, "weights": model.state_dict()}
-    content |= {"tokenizer": sha256_of(IN / "tokenizer.json"), "seed": SEED}
-    content |= {"source": sha256_of(Path(__file__))}
-    machine.save_checkpoint(OUT / "model.pt", content)
+    for name, what in [
+        ("wte", "token embedding, V x C; also the output layer"),
+        ("wpe", "position embedding, block_size x C"),
+        ("h", "blocks: attention 4 x C x C, MLP 8 x C x C, layer norms 2 x C"),
+        ("ln_f", "final layer norm, C"),
+    ]:
+        weights = sum(w.numel() for w in model.get_submodule(name).parameters())
+        print(f"  {name:5}{weights:12,}  {what}")
+    print(f"  {config.n_params:17,}  parameters in all")
+    print(f"  {config.flops_per_token:17,}  FLOPs per token, forward, full context\n")
+    run_checks(model, torch.randint(len(tokenizer), (16, config.block_size + 1)))
+    content = {"format": FORMAT, "config": asdict(config), "seed": SEED}
+    content |= {"weights": model.state_dict()}
+    content["tokenizer"] = bpe.sha256_of(bpe.OUT / "tokenizer.json")
+    save_checkpoint(OUT / "model.pt", content)
     size = os.path.getsize(OUT / "model.pt")
-    print(f"[wrote] {shown(OUT / 'model.pt')}: {size:,} bytes, 4 per parameter")
+    print(f"[wrote] {bpe.shown(OUT / 'model.pt')}: {size:,} bytes, 4 per parameter")
     print("Next: python 04_train.py")
-
 
 @torch.no_grad()
 def tour(model, tokenizer, sentence="Once upon a time, there"):
     """Print every shape on the way of one sentence through the first block."""
-    ids = torch.tensor([tokenizer.encode(sentence)])  # (1, T)
-    tokens = [bpe.show(tokenizer.token_bytes[i]) for i in ids[0].tolist()]
+    idx = torch.tensor([tokenizer.encode(sentence)])[:, : model.config.block_size]
+    tokens = [bpe.show(tokenizer.token_bytes[i]) for i in idx[0].tolist()]
 
-    def line(what, tensor, why):
-        first = ", ".join(f"{x:.2f}" for x in tensor.flatten()[:3].tolist())
-        print(f"  {what:22}{str(tuple(tensor.shape)):18}{first:20} {why}")
+    def show(what, tensor, meaning):
+        first = ", ".join(f"{number:.2f}" for number in tensor.flatten()[:2].tolist())
+        print(f"  {what:20}{str(tuple(tensor.shape)):15}{first + ' ...':19}{meaning}")
+        return tensor
 
-    print(f"\n[start] a tour with {sentence!r}: {'|'.join(tokens)}\n")
-    print(f"  {'':22}{'shape':18}{'first numbers':20} what it is")
-    line("ids", ids, "B = 1 text of T tokens")
-    x = model.wte(ids)
-    line("wte(ids)", x, "each id became its row of C numbers")
-    x = x + model.wpe(torch.arange(ids.shape[1]))
-    line("+ wpe(0..T-1)", x, "the stream: now it knows the places too")
+    print(f"\n[start] follow {sentence!r}: {'|'.join(tokens)}\n")
+    show("idx", idx, "B = 1 sequence of T token ids")
+    x = show("wte(idx)", model.wte(idx), "each id became a vector of C numbers")
+    x = x + model.wpe.weight[: idx.shape[1]]  # (1, T, C) + (T, C)
+    show("x = ... + wpe(...)", x, "the residual stream: tokens and positions")
     block = model.h[0]
-    normed = block.ln_1(x)
-    line("ln_1(x)", normed, "each row: mean 0, variance 1")
-    q, k, v = block.attn.split(normed)
-    line("q", q, "H queries per token: what am I looking for?")
-    line("k", k, "H keys: what have I to offer?")
-    line("v", v, "H values: what do I hand over?")
-    y, shares = attention_by_hand(q, k, v)
-    line("shares", shares, "softmax(q k / sqrt(D)): T x T, rows sum to 1")
-    line("shares @ v", y, "what each token fetched, per head")
-    y = block.attn.c_proj(y.transpose(1, 2).flatten(2))  # (1,H,T,D) -> (1,T,C)
-    line("c_proj(...)", y, "the heads side by side, mixed")
-    x = x + y
-    line("x + ...", x, "added to the stream")
-    hidden = F.gelu(block.mlp.c_fc(block.ln_2(x)), approximate="tanh")
-    line("gelu(c_fc(ln_2(x)))", hidden, "4C wide: room to think")
-    x = x + block.mlp.c_proj(hidden)
-    line("x + c_proj(...)", x, "the end of the first block")
-    line("logits", model(ids), "after all blocks: V numbers for the next token\n")
-    print("  Whom the first head looks at (before training, at nobody in particular):")
-    for i, token in enumerate(tokens):
-        row = " ".join(f"{share:4.2f}" for share in shares[0, 0, i, : i + 1].tolist())
-        print(f"  {token:>10}  {row}")
+    normed = show("ln_1(x)", block.ln_1(x), "each vector: mean 0, variance 1")
+    q, k, v = block.attn.qkv(normed)
+    show("q, and so k and v", q, "queries, keys and values, one per head and token")
+    y, attn_weights = attention_by_hand(q, k, v)
+    show("attn_weights", attn_weights, "softmax(q k / sqrt(D)); rows sum to 1")
+    show("attn_weights @ v", y, "weighted sums of values, per head")
+    x = x + block.attn.c_proj(y.transpose(1, 2).flatten(2))  # (1,H,T,D) -> (1,T,C)
+    show("x = x + c_proj(...)", x, "heads side by side, mixed and added")
+    y = F.gelu(block.mlp.c_fc(block.ln_2(x)), approximate="tanh")  # (1, T, 4C)
+    show("gelu(c_fc(ln_2(x)))", y, "4C wide, after the nonlinearity")
+    show("x = x + c_proj(...)", x + block.mlp.c_proj(y), "added: the end of block 1")
+    show("logits", model(idx)[0], "after all blocks: V scores per position")
+    print("\n  What the first head attends to (untrained: nothing in particular):")
+    for token, weights in zip(tokens, attn_weights[0, 0].tolist()):
+        print(f"  {token:>10}  {' '.join(f'{w:4.2f}' for w in weights)}")
     print(f"  {'':10}  {' '.join(f'{token[:4]:4}' for token in tokens)}\n")
 
-
-def table(model):
-    """Print the parameter table, and that it adds up to what torch counts."""
-    parts = count_parameters(model.config)
-    for part, number in parts.items():
-        print(f"  {part:28}{number:12,}")
-    total = sum(weight.numel() for weight in model.parameters())
-    print(f"  {'together':28}{sum(parts.values()):12,}   torch counts {total:,}")
-    flops = flops_per_token(model.config)
-    print(f"  {flops / 1e6:.1f} million operations per token to predict the next,")
-    print("  three times as many to learn from it\n")
-    if sum(parts.values()) != total:
-        what = f"The table counts {sum(parts.values()):,} weights, torch {total:,}."
-        why = "count_parameters() does not tell of all that GPT has, or of too much."
-        raise stop(what, why, "Mend it in 03_model.py, then: python 03_model.py")
-
-
-# ========================================================================= 9. GUARD
 if __name__ == "__main__":
-    run_stage(main, "03_model.py")
+    hint = "Choose a smaller SIZE at the top of 03_model.py, then: python 03_model.py"
+    bpe.run_stage(main, "03_model.py", memory_hint=hint)

@@ -8,91 +8,92 @@
                                                      you are here
 
 READS   artifacts/02_prepare/ (train.bin, valid.bin, meta.json),
-        artifacts/03_model/model.pt and, to speak, artifacts/01_bpe/tokenizer.json
+        artifacts/03_model/model.pt, artifacts/01_bpe/tokenizer.json
 WRITES  artifacts/04_train/: best.pt, the weights with the lowest validation loss;
-        last.pt, all it takes to go on; log.csv and run.html, the course of the run
-RUN     python 04_train.py   (stopped? the same command goes on)
+        last.pt, the full training state; log.csv and run.html, the learning curves
+RUN     python 04_train.py   (stopped? the same command resumes)
         torchrun --nproc-per-node 2 04_train.py   the same in two processes
 TAKES   about 3 minutes on 2 cores of an AMD EPYC (Zen 4), torch 2.13.0, 2026-11-25
 LESSON  lessons/06_training.md
 """
-
-# ======================================================================= 2. IMPORTS
-import functools
+# =========================================================================== 1. Imports
+import ast
+import copy
+import ctypes
 import importlib
 import math
-import statistics
+import os
+import shlex
+import signal
 import sys
 import time
+from functools import partial
 from hashlib import sha256
-from pathlib import Path
 
-import numpy as np
-import torch
-from tqdm import tqdm
+# Waiting threads should sleep, not spin: much faster beside other programs (on Linux).
+os.environ.setdefault("GOMP_SPINCOUNT", "300")
+try:
+    # `import 01_bpe` is a syntax error (a name cannot start with a digit), hence:
+    bpe = importlib.import_module("01_bpe")
+    import numpy as np
+    import torch
+    from tqdm import tqdm
+    gpt = importlib.import_module("03_model")
+except ModuleNotFoundError as error:
+    cure = "keep the six scripts together; pip install torch numpy regex tqdm"
+    raise SystemExit(f"{error.name} is missing: {cure}") from None
 
-HERE = Path(__file__).resolve().parent
-sys.path.append(str(HERE / "lessons"))
-import forecast  # lessons/forecast.py: what a run will take
-import machine  # lessons/machine.py: devices, memory, checkpoints
-import team  # lessons/team.py: several processes as one; alone, it does nothing
-from plumbing import ctrl_c_noted, fill_page, in_range, need, one_of, read_json
-from plumbing import run_stage, same_tokenizer, sha256_of, shown, stop, write_whole
-
-# `import 03_model` is a syntax error, because a name cannot begin with a digit; this
-# says the same. We take the classes Tokenizer and GPT from there: one copy of each, so
-# that an edit of stage 3 is an edit everywhere.
-bpe = importlib.import_module("01_bpe")
-gpt = importlib.import_module("03_model")
-
-# ===================================================================== 3. CONSTANTS
-# -- how long; "auto" is looked up in PRESETS, here and below
+# ============================================================= 2. Constants: edit these
+# How long ("auto", here and below: from PRESETS, by the size of the model)
 TOKENS = "auto"  # tokens to train on; twice as many: twice the time, a better model
-# -- how large a step
-MICRO_BATCH = "auto"  # texts at once; out of memory? halve this ...
-ACCUMULATE = "auto"  # ... and double this: passes per step; the result stays the same
+# How large a step
+MICRO_BATCH = "auto"  # sequences at once; out of memory? halve this ...
+ACCUMULATE = "auto"  # ... and double this: micro-batches per step; same result
 MAX_LR = "auto"  # highest learning rate; ten times more: it learns next to nothing
-WARMUP = 0.05  # share of the steps in which the rate rises from 0 to MAX_LR
-# -- against learning by heart
-DROPOUT = 0.0  # share of the numbers blanked out; try 0.1 when the text is read often
+WARMUP = 0.05  # fraction of the steps in which the learning rate rises to MAX_LR
+# Against overfitting
+DROPOUT = 0.0  # fraction of activations set to 0; try 0.1 for more than a few epochs
 WEIGHT_DECAY = 0.1  # pull of every matrix towards zero
-# -- how to run
+# How to run
 PRECISION = "float32"  # or "bfloat16": half the bits; faster on some machines only
 COMPILE = False  # True: torch.compile; slow start, faster steps on NVIDIA
 CHECKPOINTING = False  # True: less memory, a third more time
 DEVICE = "auto"  # "mps", "cuda" or "cpu"; "auto" times a few steps on each there is
-SEED = 1  # of the order of the stories and of dropout
-START_FROM = None  # path of another run's best.pt to go on from (fine-tuning)
+SEED = 1  # of the order of the sequences and of dropout
+START_FROM = None  # path of another run's best.pt to start from (fine-tuning)
+EVALUATIONS = 10  # how often to measure the validation loss, sample and save
+SAVE_MINUTES = 5  # save at least this often
 
-PRESETS = [  # parameters up to, TOKENS, texts per step, MAX_LR
+PRESETS = [  # parameters up to, TOKENS, sequences per step, MAX_LR
     (3_000_000, 5_000_000, 4, 6e-3),
     (20_000_000, 40_000_000, 32, 1.5e-3),
     (50_000_000, 100_000_000, 32, 8e-4),
     (math.inf, 100_000_000, 64, 5e-4),
 ]
-RECIPES = [  # GB of memory up to, largest MICRO_BATCH, passes per step if it has texts
-    (12, 8, 4), (24, 16, 2), (48, 32, 2), (math.inf, 32, 1),
-]  # fmt: skip
-EVALUATIONS = 10  # how often per run to measure, speak and save
-SAVE_MINUTES = 5  # save at least this often
-DATA = HERE / "artifacts" / "02_prepare"
-MODEL = HERE / "artifacts" / "03_model" / "model.pt"
-OUT = HERE / "artifacts" / "04_train"
-FORMAT = "04_train/1"  # changes when the checkpoints change their form
+RECIPES = [  # GB of memory up to, largest MICRO_BATCH
+    (12, 8),  # a Mac with 8 GB
+    (24, 16),  # 16 GB
+    (math.inf, 32),  # 32 GB and more
+]
+DATA = bpe.HERE / "artifacts" / "02_prepare"
+MODEL = bpe.HERE / "artifacts" / "03_model" / "model.pt"
+OUT = bpe.HERE / "artifacts" / "04_train"
+FORMAT = "04_train/2"  # changes when the content of the checkpoints changes
+HINT = "Halve MICRO_BATCH, double ACCUMULATE; then: python 04_train.py"
+RANK = int(os.environ.get("RANK", 0))  # which process this is, from torchrun
+WORLD_SIZE = int(os.environ.get("WORLD_SIZE", 1))  # and how many there are
 
-# ========================================================================= 4. WORDS
-# B, T    texts at once (MICRO_BATCH), tokens of each (the model's context)
-# step    one change of the weights, after ACCUMULATE passes over B x T tokens each
-# loss    mean of -log(probability of the right next token), in nats; ln V at first
-# lr      learning rate: how far a step goes
-# norm    length of the gradient, all weights taken as one vector
+# ============================================================= 3. Glossary of this file
+# B, T   sequences in a micro-batch; tokens in a sequence, block_size (256)
+# step   one change of the weights, after ACCUMULATE micro-batches; epoch: all the text
+# loss   mean of -log(probability of the right next token), in nats; about ln V at first
+# lr     learning rate: how far a step moves the weights
+# norm   length of the gradient, taken as one vector over all weights
 
-# ====================================================================== 5. THE IDEA
-# Ask the model for the next token, everywhere at once; measure how surprised it was
-# (the loss); ask backward() in which direction each weight makes it less surprised (the
-# gradient, downhill); go a little way in it; repeat. For one weight w and the loss
-# (w - 3)**2, which is lowest at 3:
-
+# ======================================================== 4. The idea: gradient descent
+# Predict the next token at every position and measure how wrong that was: the loss.
+# backward() computes how the loss changes with each weight: the gradient. Move each
+# weight a little against it. Repeat. For one weight w and the loss (w - 3)**2:
 
 def descend(w=0.0, lr=0.1, steps=25):
     """
@@ -104,92 +105,92 @@ def descend(w=0.0, lr=0.1, steps=25):
         w -= lr * gradient
     return w
 
-
-# ======================================================================== 6. PIECES
-# ---- data
-
-
-class Batches:
-    """Batches of texts from a file of tokens, in an order that the seed fixes.
-
-    Every text begins at a story's <BOS>, because that is how we shall use the model; it
-    runs on over the next stories until it has T + 1 tokens. Each story begins a text
-    once before any begins one again. Batch n depends on n and the seed alone, so a run
-    that goes on after a stop needs no memory of what it has read. The i-th of k
-    processes (share = i, k) takes batches i, k + i, 2 k + i ... of those of one alone.
+# ========================================================= 5. Read batches of sequences
+class Tokens:
+    """A file of token ids, and where its sequences start. Each document starts one at
+    its <BOS>, as in generation; after a short one the next documents follow. A document
+    longer than T starts more, T apart and shifted anew in each epoch. The last sequence
+    ends with the file. So every token is a target in each epoch.
     """
 
-    def __init__(self, path, context, seed, share=(0, 1)):
-        need(path, "02_prepare.py")
-        self.ids, self.share = np.memmap(path, dtype="<u2", mode="r"), share
-        # (N,) places of <BOS> (id 2) at which T + 1 tokens are left
-        blocks = range(0, len(self.ids), 2**24)  # so that memory holds one at a time
-        found = (np.flatnonzero(self.ids[i : i + 2**24] == 2) + i for i in blocks)
-        self.starts = np.concatenate([*found])
-        self.starts = self.starts[self.starts < len(self.ids) - context]
-        self.context, self.seed = context, seed
-        self.epoch, self.order = None, None
+    def __init__(self, path, block_size, seed):
+        self.ids = np.memmap(path, dtype="<u2", mode="r")
+        self.block_size, self.seed, self.epoch = block_size, seed, None
+        # In blocks, so that no large file is copied: (N,) positions of <BOS>.
+        blocks = range(0, len(self.ids), 2**24)
+        found = [np.flatnonzero(self.ids[i : i + 2**24] == bpe.BOS) + i for i in blocks]
+        begins, final = np.concatenate(found), len(self.ids) - 1
+        ends = np.append(begins[1:], final)  # (N,) last target of each document
+        self.last = final - block_size  # where the last sequence starts
+        self.aligned, long = begins[begins <= self.last], ends - begins > block_size
+        self.long = [*zip(begins[long].tolist(), ends[long].tolist())]
+        self.count = len(self.starts(0))  # the same in every epoch
 
-    def batch(self, n, size):  # -> (B, T) inputs, (B, T) targets: one token later
-        rows, (i, k) = [], self.share
-        n = n * k + i
-        for place in range(n * size, (n + 1) * size):
-            epoch, i = divmod(place, len(self.starts))
-            if epoch != self.epoch:  # a new pass over the stories, a new order
-                shuffle = torch.Generator().manual_seed(self.seed * 100_003 + epoch)
-                self.order = torch.randperm(len(self.starts), generator=shuffle).numpy()
-                self.epoch = epoch
-            start = self.starts[self.order[i]]
-            rows.append(self.ids[start : start + self.context + 1])
-        rows = torch.from_numpy(np.stack(rows).astype(np.int64))  # (B, T + 1)
-        # SUBTLE: the target of token t is token t + 1; unshifted, the model would learn
-        # to repeat what it sees, with a loss near 0 and nothing learnt.
-        return rows[:, :-1], rows[:, 1:]
+    def starts(self, epoch):  # -> (count,) in the order of this epoch
+        if epoch == self.epoch:
+            return self.order
+        self.epoch, T, further = epoch, self.block_size, []
+        shuffle = torch.Generator().manual_seed(self.seed * 100_003 + epoch)
+        order = torch.randperm(len(self.aligned), generator=shuffle).numpy()
+        rng = np.random.default_rng([self.seed, epoch])
+        for begin, end in self.long:
+            # n more sequences would end up to `spare` tokens too late: shift them.
+            n, spare = (end - begin) // T, T - (end - begin) % T
+            first = begin + T - int(rng.integers(spare + 1))
+            further += [min(first + k * T, end - T) for k in range(n)]
+        slots = rng.integers(len(order) + 1, size=len(further))
+        order = np.insert(self.aligned[order], slots, rng.permutation(further))
+        self.order = np.append(order, self.last)
+        return self.order
 
+def get_batch(tokens, n, batch_size):  # -> (B, T) inputs, (B, T) targets
+    """Batch n depends on n and the seed alone, so a run can resume anywhere."""
+    places = [divmod(n * batch_size + i, tokens.count) for i in range(batch_size)]
+    starts = np.array([tokens.starts(epoch)[i] for epoch, i in places])  # (B,)
+    rows = tokens.ids[starts[:, None] + np.arange(tokens.block_size + 1)]  # (B, T + 1)
+    rows = torch.from_numpy(rows.astype(np.int64))
+    # SUBTLE: the target of token t is token t + 1; unshifted, the model would learn to
+    # repeat its input, with a loss near 0 and nothing learned.
+    return rows[:, :-1], rows[:, 1:]
 
-# ---- the step
+# =============================== 6. Schedule the learning rate, configure the optimizer
+def get_lr(step, steps, max_lr, warmup):
+    """Warm up in a straight line, then half a cosine to a tenth (arXiv 1608.03983).
 
-
-def learning_rate(step, steps, max_lr, warmup):  # -> rate of this step, from 0
-    """Up in a straight line, down to a tenth in half a cosine (arXiv 1608.03983).
-
-    >>> [round(learning_rate(s, 100, 1.0, 0.1), 2) for s in (0, 9, 54, 99)]
-    [0.1, 1.0, 0.57, 0.1]
+    >>> [round(get_lr(step, 100, 1.0, 0.1), 2) for step in (0, 9, 54, 99)]
+    [0.1, 1.0, 0.55, 0.1]
     """
-    rising = max(1, round(warmup * steps))
+    rising = max(1, min(round(warmup * steps), steps - 1))
     if step < rising:
         return max_lr * (step + 1) / rising
-    done = (step - rising) / max(1, steps - rising)  # 0 to 1
-    return max_lr * (0.1 + 0.9 * (1 + math.cos(math.pi * done)) / 2)
+    progress = (step + 1 - rising) / (steps - rising)  # 1 at the last step
+    return max_lr * (0.1 + 0.9 * (1 + math.cos(math.pi * progress)) / 2)
 
-
-def make_optimizer(model):
-    """AdamW (arXiv 1711.05101); only matrices decay: a norm's scale has its value for a
-    reason, and pulling it to zero would only weaken the layer after it.
-    """
+def configure_optimizer(model):
+    """AdamW (arXiv 1711.05101); only matrices decay, not the scales of layer norms."""
     groups = [
         {"params": [p for p in model.parameters() if p.dim() >= 2]},
         {"params": [p for p in model.parameters() if p.dim() < 2], "weight_decay": 0.0},
     ]
-    # fused: one kernel for all weights instead of several per weight.
-    return torch.optim.AdamW(
-        groups, lr=0.0, betas=(0.9, 0.99), weight_decay=WEIGHT_DECAY, fused=True
-    )
+    settings = {"betas": (0.9, 0.99), "weight_decay": WEIGHT_DECAY}
+    return torch.optim.AdamW(groups, lr=0.0, fused=True, **settings)
 
-
-@machine.faster_products()  # a faster library of products, on some CPUs
-def train_step(model, optimizer, batches, step, plan, device):
+# ==================================================================== 7. Train one step
+def train_step(model, optimizer, next_batch, step, plan, device):
     """One step; returns loss and gradient norm as tensors (reading them would wait)."""
-    rate = learning_rate(step, plan["steps"], plan["max_lr"], WARMUP)
+    lr = get_lr(step, plan["steps"], plan["max_lr"], WARMUP)
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = lr
+    # Dropout depends on the step alone, too: no generator's state has to be saved.
+    torch.manual_seed(SEED * 100_003 + step * WORLD_SIZE + RANK)
     total = 0.0
-    for micro in range(plan["accumulate"]):
-        n = step * plan["accumulate"] + micro
-        x, y = (t.to(device) for t in batches.batch(n, plan["micro_batch"]))
-        with precision(device):
-            # Divided, so that ACCUMULATE passes add up to the mean of one large batch.
-            loss = model.loss(x, y) / plan["accumulate"]
+    for micro_step in range(plan["accumulate"]):
+        n = (step * plan["accumulate"] + micro_step) * WORLD_SIZE + RANK
+        x, y = (t.to(device) for t in next_batch(n, plan["micro_batch"]))
+        with torch.autocast(device.type, torch.bfloat16, PRECISION == "bfloat16"):
+            _, loss = model(x, y, return_logits=False)
+        # Divided, so that the gradients add up to the gradient of the mean loss.
+        loss = loss / plan["accumulate"]
         loss.backward()
         total = total + loss.detach()
     # A gradient longer than 1 is cut to length 1: one odd batch moves nothing far.
@@ -198,283 +199,395 @@ def train_step(model, optimizer, batches, step, plan, device):
     optimizer.zero_grad(set_to_none=True)
     return total, norm
 
-
-def precision(device):
-    """The context in which forward runs: bfloat16 where it is safe, if so wished."""
-    return torch.autocast(device.type, torch.bfloat16, PRECISION == "bfloat16")
-
-
+# ====================================================== 8. Estimate the loss and sample
 @torch.no_grad()
-def validation_loss(model, batches, device, texts=64):  # -> mean loss in nats
-    """Loss on the same texts of valid.bin each time; stage 5 takes all of them."""
-    model.eval()
-    size = min(16, len(batches.starts))
-    count = max(1, min(texts, len(batches.starts)) // size)
-    with precision(device):
-        pairs = (batches.batch(n, size) for n in range(count))
-        losses = [model.loss(x.to(device), y.to(device)) for x, y in pairs]
-    model.train()
+def estimate_loss(model, tokens, device, sequences=64):  # -> mean loss in nats
+    """The loss on the same sequences each time; stage 5 takes all of valid.bin."""
+    size, losses = min(16, tokens.count), []
+    for n in range(max(1, min(sequences, tokens.count) // size)):
+        x, y = (t.to(device) for t in get_batch(tokens, n, size))
+        with torch.autocast(device.type, torch.bfloat16, PRECISION == "bfloat16"):
+            losses.append(model(x, y, return_logits=False)[1])
     return torch.stack(losses).mean().item()
 
+def choose_prompt(tokenizer, ids):  # ids of valid.bin -> str
+    """The beginning of the first document, at most a quarter of it."""
+    end = np.flatnonzero(ids[:1000] == bpe.EOS)
+    text = tokenizer.decode(ids[1 : end[0] if len(end) else 1000].tolist())
+    longest = min(28, len(text) // 4)
+    # Not in the middle of a word, if there is whitespace before it.
+    spaces = [i for i in range(1, longest + 1) if text[i].isspace()]
+    return text[: spaces[-1] if spaces else longest]
 
-@torch.no_grad()
-def speak(model, tokenizer, prompt, device, temperature=0.8):
-    """The story it tells now; always the same prompt and dice. See stage 6."""
-    model.eval()
-    dice = torch.Generator().manual_seed(SEED)
-    ids, cache = [tokenizer.bos, *tokenizer.encode(prompt)], model.new_cache()
-    new = ids
-    while len(ids) < model.config["context"] and ids[-1] != tokenizer.eos:
-        logits = model(torch.tensor([new], device=device), cache)[0, -1].float().cpu()
-        chances = (logits / temperature).softmax(dim=0)
-        new = [torch.multinomial(chances, 1, generator=dice).item()]
-        ids = ids + new
-    model.train()
-    return tokenizer.decode(ids)
+def sample(model, tokenizer, prompt, device):  # -> str
+    """What the model generates now: always the same prompt and the same seed."""
+    idx = torch.tensor([[bpe.BOS, *tokenizer.encode(prompt)]], device=device)  # (1, T)
+    new = max(1, model.config.block_size - idx.shape[1])
+    rng = torch.Generator().manual_seed(SEED)
+    idx = model.generate(idx, new, temperature=0.8, stop_id=bpe.EOS, rng=rng)
+    return tokenizer.decode(idx[0].tolist())
 
+# ===================================================== 9. Choose a device, and check it
+def tune_memory():
+    """Macs: fail rather than swap for hours. Linux: keep memory from step to step."""
+    if torch.backends.mps.is_available():
+        torch.mps.set_per_process_memory_fraction(1.0)
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(-4, 0)  # M_MMAP_MAX: large blocks come from the heap, too,
+        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: and the heap does not shrink
 
-# ---- the record: what a run leaves behind, and how it goes on
+def choose_device(model, tokens, plan):  # -> (device, its seconds per step)
+    """DEVICE; "auto" is measured: a small model can be faster on a Mac's processor."""
+    devices, seconds, why = gpt.available_devices(), {}, "the fastest here"
+    if DEVICE != "auto":
+        devices, why = [d for d in devices if d.type == DEVICE], "set by DEVICE"
+    elif WORLD_SIZE > 1:  # all processes must choose the same; Apple GPUs cannot join
+        devices = [d for d in devices if d.type != "mps"][:1]
+    for device in devices:
+        twin, times = copy.deepcopy(model).to(device).train(), []
+        optimizer, batch = configure_optimizer(twin), partial(get_batch, tokens)
+        for step in range(5):
+            started = time.perf_counter()
+            train_step(twin, optimizer, batch, step, plan, device)[0].item()
+            times.append(time.perf_counter() - started)
+        seconds[device] = sorted(times)[2]  # the median, because the first is slower
+    device = min(seconds, key=seconds.get)
+    measured = ", ".join(f"{d} {s:.3f} s" for d, s in seconds.items())
+    print(f"[plan] device {device}: {why} ({measured} per step)")
+    return device, seconds[device]
 
+def check_device(model, tokens, plan, device):
+    """SystemExit where a device is known, or found, to compute garbage silently. Apple
+    GPUs: sums of 32,767 products or more (pytorch issues 183535, 195163), and dropout
+    when checkpointing repeats the forward pass with another mask (194478). Anywhere:
+    loss and gradient must be the CPU's, and no token may see the future.
+    """
+    (x, y), V, results = get_batch(tokens, 0, 2), model.config.vocab_size, []  # (2, T)
+    rows = plan["micro_batch"] * x.shape[1]
+    if device.type == "mps" and (max(rows, V) > 32_766 or CHECKPOINTING and DROPOUT):
+        what = f"Wrong on an Apple GPU: {rows:,} tokens at once, vocabulary {V:,}."
+        why = "Both must be below 32,767, and CHECKPOINTING needs DROPOUT = 0.0."
+        raise bpe.stop(what, why, HINT)
+    for place in ("cpu", device):
+        twin = copy.deepcopy(model).to(place).eval()
+        run = torch.compile(twin) if COMPILE and results else twin
+        try:
+            _, loss = run(x.to(place), y.to(place), return_logits=False)
+        except Exception as error:
+            if run is twin:
+                raise
+            why = str(error).strip().splitlines()[0][:200]  # often: no C++ compiler
+            how = "Set COMPILE = False, then: python 04_train.py"
+            raise bpe.stop("torch.compile does not work here.", why, how) from None
+        loss.backward()
+        gradients = [p.grad for p in twin.parameters() if p.grad is not None]
+        squares = sum(g.cpu().double().square().sum() for g in gradients)
+        results += [loss.item(), math.sqrt(squares)]
+    loss, norm, its_loss, its_norm = results
+    print(f"[check] first loss {its_loss:.4f}, gradient {its_norm:.4f} on {device};")
+    print(f"        {loss:.4f}, {norm:.4f} on cpu; uniform baseline {math.log(V):.4f}")
+    if not math.isfinite(loss + norm):
+        why = "Before any training: the weights or an edit of 03_model.py are broken."
+        raise bpe.stop(f"First loss {loss}, gradient {norm}", why, "python 03_model.py")
+    if not (abs(its_loss - loss) < 1e-3 * loss and abs(its_norm - norm) < 1e-2 * norm):
+        what = f"{device} does not compute what the CPU computes."
+        how = 'Set DEVICE = "cpu", COMPILE = False, then: python 04_train.py'
+        raise bpe.stop(what, "It cannot be trusted with this model.", how)
+    before, after = gpt.check_causality(twin, x[:1].to(device))
+    if not before <= 1e-4 * after:
+        why = f"A token changed the logits before it by {before:g}: no causal mask?"
+        how = "Fix CausalSelfAttention in 03_model.py, then: python 03_model.py"
+        raise bpe.stop("The model sees the future.", why, how)
 
-class Run:
-    """One training run: the loop, and what it leaves behind at every step."""
+def overfit_one_batch(model, tokens, device, steps=30):
+    """The oldest test of a training loop: a few short sequences can be memorized."""
+    model = copy.deepcopy(model).to(device).eval()  # eval: without dropout
+    batch = [part[:, :32] for part in get_batch(tokens, 0, 4)]  # (4, T) -> (4, 32)
+    # A wide model needs a smaller rate; this suits all widths from 32 to 768.
+    plan = {"steps": steps, "max_lr": 0.3 / model.config.n_embd}
+    plan |= {"accumulate": 1, "micro_batch": 4}
+    step = partial(train_step, model, configure_optimizer(model), lambda n, B: batch)
+    first, *_, last = (step(i, plan, device)[0].item() for i in range(steps))
+    what = f"{steps} steps on 4 short sequences: loss {first:.3f} to {last:.3f}"
+    if not last < first / 3:
+        why = "A model that cannot overfit these will learn nothing from many."
+        how = "Undo your last edit of 03_model.py or 04_train.py, and run it again."
+        raise bpe.stop(what, why, how)
+    print(f"[check] {what}")
 
-    def __init__(self, model, tokenizer, valid, plan, identity, device):
+# ==================================================== 10. Save and resume a run exactly
+def fingerprint_of(model, meta, plan):  # -> {what a run depends on: its value}
+    """How a step is divided, and on which device, changes no more than rounding."""
+    tree = ast.parse((bpe.HERE / "03_model.py").read_text("utf-8"))  # no comments
+    for node in ast.walk(tree):  # and now no docstrings either
+        if isinstance(getattr(node, "body", None), list):
+            node.body = [part for part in node.body if not (isinstance(part, ast.Expr)
+                         and isinstance(part.value, ast.Constant))]  # fmt: skip
+    weights = b"".join(w.numpy().tobytes() for w in model.state_dict().values())
+    return {
+        "data": meta["train"]["sha256"], "model": sha256(weights).hexdigest(),
+        "code": sha256(ast.unparse(tree).encode()).hexdigest(), "SEED": SEED,
+        "MICRO_BATCH x ACCUMULATE x processes": plan["sequences"], "WARMUP": WARMUP,
+        "TOKENS": plan["tokens"], "MAX_LR": plan["max_lr"], "PRECISION": PRECISION,
+        "DROPOUT": DROPOUT, "WEIGHT_DECAY": WEIGHT_DECAY,
+    }  # fmt: skip
+
+def move_command():  # -> the command that keeps a run under another name
+    new = bpe.shown(OUT) + time.strftime(".%m%d-%H%M%S")
+    return shlex.join(["mv", bpe.shown(OUT), new])
+
+def find_state(fingerprint):  # -> content of last.pt, or None: nothing to resume
+    """SystemExit if the folder holds another run: nothing is renamed unasked."""
+    # best.pt alone: the run was stopped before the save that follows an evaluation.
+    paths = [path for path in (OUT / "last.pt", OUT / "best.pt") if path.exists()]
+    if not paths:
+        return None
+    state = gpt.load_checkpoint(paths[0], f"{move_command()}   # and run it again")
+    before = state.get("fingerprint", {})
+    names = {"data": "train.bin", "code": "the code of 03_model.py",
+             "model": "the first weights (SIZE, SEED in 03_model.py; START_FROM)"}
+    changed = [names.get(name) or f"{name} ({before.get(name)}, now {value})"
+               for name, value in fingerprint.items() if before.get(name) != value]
+    if changed:
+        what = f"{bpe.shown(OUT)} holds another run. Changed: {', '.join(changed)}."
+        why = "Put that back to resume the run, or move it away to start a new one:"
+        raise bpe.stop(what, why, move_command())
+    return state if "optimizer" in state else None
+
+# =============================== 11. Train in several processes (skip on first reading)
+def join_processes():
+    """Meet the processes that torchrun started: nccl connects GPUs, gloo CPUs."""
+    if WORLD_SIZE > 1:
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        backends = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        torch.distributed.init_process_group(backends)
+    if RANK > 0:  # the first prints and writes for all
+        sys.stdout = open(os.devnull, "w")
+
+def average(tensor):  # -> the mean of a tensor over all processes
+    if WORLD_SIZE > 1:
+        torch.distributed.all_reduce(tensor)
+    return tensor / WORLD_SIZE
+
+# ================================================================ 12. The training loop
+class Trainer:
+    """One run: the loop, and the files it leaves behind."""
+
+    def __init__(self, model, tokenizer, valid, plan, header, device, state):
         self.model, self.tokenizer, self.valid = model, tokenizer, valid
-        self.plan, self.device = plan, device
-        self.optimizer = make_optimizer(model)
-        self.step, self.rows, self.pending = 0, [], []
-        self.best, self.is_best = math.inf, False
-        self.about = {"format": FORMAT, "config": model.config, "identity": identity}
-        self.about["tokenizer"] = sha256_of(bpe.OUT / "tokenizer.json")
-        self.prompt = " ".join(tokenizer.decode(valid.ids[1:40].tolist()).split()[:4])
+        self.plan, self.header, self.device = plan, header, device
+        self.optimizer = configure_optimizer(model)
+        self.prompt = choose_prompt(tokenizer, valid.ids)
+        self.has_page = bpe.fill_page("run.html", None) is not None
+        self.step, self.rows, self.pending, self.best = 0, [], [], math.inf
+        if state:  # put everything back as it was saved: no step will notice the stop
+            self.model.load_state_dict(state["weights"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.pending, self.best = [*state["pending"].to(device)], state["loss"]
+            self.step, self.rows = state["step"], state["rows"]
+            print(f"[read] last.pt: resuming after step {self.step:,}; another device,")
+            print("       MICRO_BATCH or number of processes changes only the rounding")
 
-    def train(self, batches, last):
-        """Step, look, save; raises SystemExit if the loss explodes or at Ctrl-C."""
-        torch.manual_seed(SEED + team.rank())
-        self.model.train()
-        if COMPILE:
-            machine.compile_loss(self.model, *self.valid.batch(0, 2), self.device)
-        team.share_gradients(self.model)
-        if last:
-            self.restore(last)
-        steps = self.plan["steps"]
-        look_every = max(1, steps // 200)
-        evaluate_at = {round(steps * (i + 1) / EVALUATIONS) for i in range(EVALUATIONS)}
-        print(f"[start] at each evaluation it goes on from {self.prompt!r}")
+    def train(self, tokens):
+        """Step, log, evaluate, save; SystemExit if the loss diverges or at Ctrl-C."""
+        model, plan, device = self.model.train(), self.plan, self.device
+        optimizer, steps = self.optimizer, plan["steps"]
+        model = torch.compile(model) if COMPILE else model
+        if WORLD_SIZE > 1:  # its backward() averages the gradients of all processes
+            model = torch.nn.parallel.DistributedDataParallel(model)
+        # Ctrl-C only leaves a note, so that the step under way is finished.
+        asked, stopping, saved = [], False, time.perf_counter()
+        handler = signal.signal(signal.SIGINT, lambda *_: asked.append("Ctrl-C"))
+        print(f"[start] each evaluation continues {self.prompt!r}", flush=True)
         bar = tqdm(desc="training", total=steps, initial=self.step, unit="step",
-                   disable=team.rank() > 0)  # fmt: skip
-        self.since, saved = (time.perf_counter(), self.step), time.perf_counter()
-        with bar, ctrl_c_noted() as asked:
-            while self.step < steps:
-                done = train_step(self.model, self.optimizer, batches, self.step,
-                                  self.plan, self.device)  # fmt: skip
-                self.pending.append(done)
-                self.step += 1
-                bar.update()
-                evaluating = self.step in evaluate_at
-                if evaluating or self.step % look_every == 0:
-                    bar.set_postfix(loss=f"{self.look():.3f}")
-                if evaluating and team.rank() == 0:
-                    bar.clear()
-                    self.evaluate()
-                late = time.perf_counter() - saved > 60 * SAVE_MINUTES
-                late, stopping = team.anyone(late, asked)
-                if evaluating or late or stopping:
+                   smoothing=0, disable=RANK > 0)  # fmt: skip
+        self.logged, batch = (saved, self.step), partial(get_batch, tokens)
+        while self.step < steps and not stopping:
+            loss, norm = train_step(model, optimizer, batch, self.step, plan, device)
+            self.pending.append(torch.stack([average(loss), norm]))
+            self.step += 1
+            bar.update()
+            evaluating = self.step in plan["evaluate_at"]
+            if evaluating or self.step % max(1, steps // 200) == 0:
+                self.log(bar)
+            if evaluating and RANK == 0:
+                bar.clear()
+                self.evaluate()
+            late = time.perf_counter() - saved > 60 * SAVE_MINUTES
+            votes = torch.tensor([float(late), float(len(asked))])
+            late, stopping = (average(votes) > 0).tolist()  # all do what one asks for
+            if evaluating or late or stopping:
+                if RANK == 0:
                     self.save()
-                    saved = time.perf_counter()
-                    self.since = saved, self.step
-                if stopping:
-                    why = f"Step {self.step:,} of {steps:,} is saved; nothing is lost."
-                    how = f"Go on: {team.command('04_train.py')}"
-                    raise stop("\nStopped by Ctrl-C.", why, how)
-        speed = statistics.median(row["tokens_per_s"] for row in self.rows)
-        print(f"[check] lowest validation loss {self.best:.3f}; {speed:,.0f} tokens a")
-        print(f"        second; {machine.most_megabytes(self.device):,.0f} MB at most")
-        print(f"[wrote] {shown(OUT)}/: best.pt last.pt log.csv run.html")
+                saved = time.perf_counter()
+                self.logged = saved, self.step
+        bar.close()
+        signal.signal(signal.SIGINT, handler)
+        if self.step < steps:
+            why = f"Step {self.step:,} of {steps:,} is saved; nothing is lost."
+            several = f"torchrun --nproc-per-node {WORLD_SIZE}"
+            how = f"Resume with: {several if WORLD_SIZE > 1 else 'python'} 04_train.py"
+            raise bpe.stop("\nStopped by Ctrl-C.", why, how)
 
-    def restore(self, last):
-        """Put everything back as save() found it: the run does not notice the stop."""
-        self.model.load_state_dict(last["weights"])
-        self.optimizer.load_state_dict(last["optimizer"])
-        machine.set_rng_state(last["rng"][team.rank()], self.device)
-        self.step, self.rows, self.best = last["step"], last["rows"], last["best"]
-        pending = last["pending"][team.rank()].to(self.device)
-        self.pending = [tuple(pair) for pair in pending]
-        print(f"[read] {shown(OUT / 'last.pt')}: going on after step {self.step:,}")
-        last.clear()  # twelve bytes per parameter that nobody needs any more
-
-    def look(self):  # -> mean loss since the last look
-        """Read the losses of the last steps: only here do we wait for the GPU."""
-        pairs = torch.stack([torch.stack(pair) for pair in self.pending])  # (steps, 2)
-        losses, norms = team.mean(pairs).T.tolist()
+    def log(self, bar):
+        """Read the losses of the last steps: only here do we wait for a GPU."""
+        losses, norms = torch.stack(self.pending).T.tolist()  # (steps, 2) -> 2 lists
         loss, norm, self.pending = sum(losses) / len(losses), max(norms), []
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            why = f"Loss {loss}, gradient {norm}; what {shown(OUT)} holds is good."
-            how = f"Halve MAX_LR (now {self.plan['max_lr']:g}): python 04_train.py"
-            raise stop(f"The training exploded by step {self.step:,}.", why, how)
-        per_step, (then, step) = self.plan["tokens_per_step"], self.since
-        self.since = time.perf_counter(), self.step
-        row = {"step": self.step, "tokens": self.step * per_step, "train_loss": loss}
+        if not math.isfinite(loss + norm):
+            why = f"Loss {loss}, gradient {norm}. The files of the last save are good."
+            how = f"Halve MAX_LR (now {self.plan['max_lr']:g}), then: {move_command()}"
+            raise bpe.stop(f"Training diverged by step {self.step:,}.", why, how)
+        (then, step), self.logged = self.logged, (time.perf_counter(), self.step)
+        seconds = (self.logged[0] - then) / (self.step - step)
+        tokens = self.plan["tokens_per_step"]
+        row = {"step": self.step, "tokens": self.step * tokens, "train_loss": loss}
         row |= {"grad_norm": norm, "lr": self.optimizer.param_groups[0]["lr"]}
-        row["tokens_per_s"] = (self.step - step) * per_step / (self.since[0] - then)
-        self.rows.append(row | {"valid_loss": ""})
-        return loss
+        self.rows.append(row | {"valid_loss": "", "tokens_per_s": tokens / seconds})
+        bar.set_postfix(loss=f"{loss:.3f}")
 
     def evaluate(self):
-        """Measure, speak, and keep the weights if they are the best so far."""
-        row = self.rows[-1]
-        row["valid_loss"] = loss = validation_loss(self.model, self.valid, self.device)
-        row["story"] = speak(self.model, self.tokenizer, self.prompt, self.device)
-        print(
-            f"\nstep {self.step:,} of {self.plan['steps']:,}: training loss"
-            f" {row['train_loss']:.3f}, validation loss {loss:.3f}"
-            f" (perplexity {math.exp(loss):.1f}). It says:"
-        )
-        print("  " + row["story"].replace("\n", "\n  ") + "\n", flush=True)
-        self.is_best, self.best = loss < self.best, min(loss, self.best)
+        """Measure, sample, and write best.pt if no earlier loss was as low."""
+        row, model, device = self.rows[-1], self.model.eval(), self.device
+        row["valid_loss"] = loss = estimate_loss(model, self.valid, device)
+        row["sample"] = sample(model, self.tokenizer, self.prompt, device)
+        model.train()
+        print(f"\nstep {self.step:,}: training loss {row['train_loss']:.3f}, validation"
+              f" loss {loss:.3f}, perplexity {math.exp(loss):.1f}. Sample:")
+        print("  " + row["sample"].replace("\n", "\n  ") + "\n", flush=True)
+        if loss < self.best:  # nothing else writes best.pt: it holds what was measured
+            self.best = loss
+            self.write("best.pt")
+
+    def write(self, name, **more):
+        content = self.header | {"step": self.step, "loss": self.best} | more
+        gpt.save_checkpoint(OUT / name, content | {"weights": self.model.state_dict()})
 
     def save(self):
-        """All that is needed to go on, and what people look at. If there is no room,
-        the training goes on all the same, and the next save tries again.
-        """
-        about = self.about | {"step": self.step, "weights": self.model.state_dict()}
-        state = about | {"rows": self.rows, "best": self.best}
-        state["optimizer"] = self.optimizer.state_dict()
-        state["pending"] = team.gather(torch.tensor(self.pending).reshape(-1, 2))
-        state["rng"] = team.gather(machine.rng_state(self.device))
-        if team.rank() > 0:
-            return
+        """Write the learning curves and the full training state."""
         # log.csv holds no times, so that equal runs leave equal files.
         names = ["step", "tokens", "lr", "train_loss", "grad_norm", "valid_loss"]
         lines = [names] + [[str(row[name]) for name in names] for row in self.rows]
-        text = "".join(",".join(line) + "\n" for line in lines)
+        log = "".join(",".join(line) + "\n" for line in lines)
         data = {"rows": self.rows, "plan": self.plan, "prompt": self.prompt}
-        try:
-            if self.is_best:
-                machine.save_checkpoint(OUT / "best.pt", about | {"loss": self.best})
-            machine.save_checkpoint(OUT / "last.pt", state)
-            write_whole(OUT / "log.csv", text.encode())
-            fill_page("run.html", data, OUT / "run.html")
-        except OSError as error:
-            tqdm.write(f"[note] not saved ({error}); the training goes on")
+        page = bpe.fill_page("run.html", data) if self.has_page else None
+        bpe.write_all({OUT / "log.csv": log, OUT / "run.html": page})
+        pending = torch.tensor([[*pair] for pair in self.pending]).reshape(-1, 2)
+        optimizer = self.optimizer.state_dict()
+        self.write("last.pt", rows=self.rows, pending=pending, optimizer=optimizer)
 
-
-# ======================================================================== 7. CHECKS
+# =========================================================================== 13. Checks
 def check_constants():
-    """Raise SystemExit, naming the constant and its range, unless all can be used."""
-    me = "04_train.py"
-    for name, kind, low, high in [
-        ("TOKENS", int, 1, 10**13), ("MICRO_BATCH", int, 1, 4096),
-        ("ACCUMULATE", int, 1, 4096), ("MAX_LR", float, 1e-7, 10.0),
-        ("WARMUP", float, 0.0, 0.9), ("DROPOUT", float, 0.0, 0.9),
-        ("WEIGHT_DECAY", float, 0.0, 10.0), ("SEED", int, 0, 2**31),
-        ("EVALUATIONS", int, 1, 10_000), ("SAVE_MINUTES", float, 0.0, 10_000),
+    """SystemExit, naming the constant and its range, unless all can be used."""
+    me, may_be_auto = "04_train.py", ("TOKENS", "MICRO_BATCH", "ACCUMULATE", "MAX_LR")
+    for name, value, low, high in [
+        ("TOKENS", TOKENS, 1, 10**13), ("MICRO_BATCH", MICRO_BATCH, 1, 4096),
+        ("ACCUMULATE", ACCUMULATE, 1, 4096), ("MAX_LR", MAX_LR, 1e-7, 10.0),
+        ("WARMUP", WARMUP, 0.0, 0.9), ("WEIGHT_DECAY", WEIGHT_DECAY, 0.0, 10.0),
+        ("DROPOUT", DROPOUT, 0.0, 0.9), ("SAVE_MINUTES", SAVE_MINUTES, 0.0, 10_000.0),
+        ("EVALUATIONS", EVALUATIONS, 1, 10_000), ("SEED", SEED, 0, 2**31),
     ]:  # fmt: skip
-        if globals()[name] != "auto":
-            in_range(me, name, globals()[name], kind, low, high)
-    one_of(me, "PRECISION", PRECISION, ["float32", "bfloat16"])
-    one_of(me, "COMPILE", COMPILE, [False, True])
-    one_of(me, "CHECKPOINTING", CHECKPOINTING, [False, True])
-    one_of(me, "DEVICE", DEVICE, ["auto", *(d.type for d in machine.devices())])
+        if value != "auto" or name not in may_be_auto:
+            bpe.in_range(me, name, value, type(low), low, high)
+    bpe.one_of(me, "PRECISION", PRECISION, ["float32", "bfloat16"])
+    bpe.one_of(me, "COMPILE", COMPILE, [False, True])
+    bpe.one_of(me, "CHECKPOINTING", CHECKPOINTING, [False, True])
+    bpe.one_of(me, "DEVICE", DEVICE, ["auto", *map(str, gpt.available_devices())])
+    if START_FROM and (bpe.HERE / START_FROM).resolve().is_relative_to(OUT.resolve()):
+        what = f"START_FROM = {START_FROM!r} is in the folder that this run writes to."
+        why = "Move that run away, and name its new place in START_FROM:"
+        raise bpe.stop(what, why, move_command())
 
-
-def check_inputs():
-    """-> (model, tokenizer, Batches to learn, to test, fingerprints), or SystemExit."""
-    tokenizer = bpe.Tokenizer.load()
-    meta = read_json(DATA / "meta.json", "02_prepare.py", "02_prepare/2")
-    path = HERE / START_FROM if START_FROM else MODEL
+def read_inputs():  # -> (model, tokenizer, [Tokens to train on, to validate on], meta)
+    """What stages 1 to 3 wrote; SystemExit unless it is whole and fits together."""
+    tokenizer, tokens = bpe.Tokenizer.load(), []
+    meta = bpe.read_json(DATA / "meta.json", "02_prepare.py", "02_prepare/2")
+    path = bpe.HERE / START_FROM if START_FROM else MODEL
     writer = "04_train.py" if START_FROM else "03_model.py"
-    model, content = gpt.GPT.load(path, writer, DROPOUT)
+    model, content = gpt.GPT.load(path, writer, dropout=DROPOUT)
     model.checkpointing = CHECKPOINTING
-    same_tokenizer(bpe.OUT, meta["tokenizer"], "train.bin", "python 02_prepare.py")
-    same_tokenizer(bpe.OUT, content["tokenizer"], path.name, f"python {writer}")
-    T, share = model.config["context"], (team.rank(), team.size())
-    batches = Batches(DATA / "train.bin", T, SEED, share)
-    valid = Batches(DATA / "valid.bin", T, 0)
-    forecast.check_tokens("train.bin", batches, meta["train"]["tokens"], model.config)
-    forecast.check_tokens("valid.bin", valid, meta["valid"]["tokens"], model.config)
-    first = sha256(b"".join(w.numpy().tobytes() for w in model.state_dict().values()))
-    inputs = {"model": first.hexdigest(), "03_model.py": sha256_of(Path(gpt.__file__))}
-    return model, tokenizer, batches, valid, inputs | {"data": meta["train"]["sha256"]}
+    bpe.check_tokenizer(meta["tokenizer"], "train.bin", "python 02_prepare.py")
+    bpe.check_tokenizer(content["tokenizer"], path.name, f"python {writer}")
+    T = model.config.block_size
+    for name, seed in (("train", SEED), ("valid", 0)):
+        path, count = DATA / f"{name}.bin", meta[name]["tokens"]
+        bpe.need(path, "02_prepare.py")
+        if bpe.sha256_of(path) != meta[name]["sha256"]:
+            why = "Its content is not what 02_prepare.py noted in meta.json."
+            raise bpe.stop(f"{path.name} is damaged.", why, "python 02_prepare.py")
+        if count <= T:
+            why = f"A sequence and its targets take {T + 1:,} tokens."
+            how = "Raise VALID_SHARE" if name == "valid" else "Choose a longer TEXT"
+            how += " in 02_prepare.py, or a smaller context (SIZE) in 03_model.py"
+            raise bpe.stop(f"{path.name} is too short: {count:,} tokens.", why, how)
+        print(f"[read] {path.name}: {count:,} tokens")
+        tokens.append(Tokens(path, T, seed))
+    return model, tokenizer, tokens, meta
 
-
-# ========================================================================== 8. MAIN
-def preset(size):
-    """Number of parameters -> (TOKENS, texts per step, MAX_LR)."""
-    return next(row[1:] for row in PRESETS if size <= row[0])
-
-
-def recipe(texts, memory):  # texts per step, GB -> texts at once, passes
-    """Split a step as the machine's memory allows; the result does not depend on it."""
-    _, most, passes = next(row for row in RECIPES if memory <= row[0])
-    at_once = min(texts, most, max(4, texts // passes))
-    return at_once, max(1, texts // at_once)
-
-
-def make_plan(model):
-    """The constants, with "auto" replaced; prints the arithmetic and the reasons."""
-    size, T = sum(w.numel() for w in model.parameters()), model.config["context"]
-    tokens, texts, max_lr = preset(size)
-    texts = max(1, texts // team.size())
-    memory = machine.gigabytes()
-    micro, accumulate = recipe(texts, memory)
-    if MICRO_BATCH != "auto":
-        micro, accumulate = MICRO_BATCH, max(1, texts // MICRO_BATCH)
-    accumulate = accumulate if ACCUMULATE == "auto" else ACCUMULATE
+# ============================================================================= 14. Main
+def make_plan(config, train):  # -> dict; prints the arithmetic and the reasons
+    """The constants, with "auto" replaced."""
+    T, gigabytes = config.block_size, 16.0
+    if hasattr(os, "sysconf"):  # not on Windows
+        gigabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    _, tokens, sequences, max_lr = next(p for p in PRESETS if config.n_params <= p[0])
+    most = next(row[1] for row in RECIPES if gigabytes <= row[0])
+    sequences = max(1, sequences // WORLD_SIZE)
+    micro = min(sequences, most) if MICRO_BATCH == "auto" else MICRO_BATCH
+    accumulate = max(1, sequences // micro) if ACCUMULATE == "auto" else ACCUMULATE
     tokens = tokens if TOKENS == "auto" else TOKENS
     max_lr = max_lr if MAX_LR == "auto" else MAX_LR
-    per_step = micro * accumulate * T * team.size()
-    steps = max(1, round(tokens / per_step))
-    print(f"[plan] {size:,} parameters: {tokens:,} tokens, learning rate {max_lr:g}")
-    times = f"{accumulate} passes" + f" x {team.size()} processes" * (team.size() > 1)
-    print(f"[plan] {micro} texts x {T} tokens x {times} = {per_step:,}")
-    print(f"       tokens per step (RECIPES for {memory:.0f} GB of memory)")
-    plan = {"steps": steps, "micro_batch": micro, "accumulate": accumulate}
-    return plan | {"max_lr": max_lr, "tokens_per_step": per_step}
-
-
-def look_ahead(model, batches, valid, plan, done):
-    """Choose the device, check that it can be trusted, tell what the run will take."""
-    config, before = model.config, machine.peak_megabytes()
-    tools = model, batches, make_optimizer, train_step
-    trial = functools.partial(forecast.Trial, *tools)
-    device, seconds = machine.choose_device(DEVICE, lambda d: trial(d).seconds(plan))
-    rows, V = plan["micro_batch"] * config["context"], config["vocab_size"]
-    machine.check_limits(device, rows, V, DROPOUT, CHECKPOINTING)
-    machine.check_device(model, *valid.batch(0, 2), device, gpt.check_causality)
-    trial(device).check_learning()
-    per_token = 3 * gpt.flops_per_token(config)  # forward, and twice that backward
-    speed = per_token * plan["tokens_per_step"] / seconds
-    best = team.size() * forecast.matmul_rate(device, getattr(torch, PRECISION))
-    memory = before, machine.most_megabytes(device)
-    forecast.tell(plan["steps"] - done, seconds, speed, best, memory, device)
-    forecast.tell_others(gpt, config, speed, preset)
-    return device
-
+    sequences = micro * accumulate * WORLD_SIZE
+    steps = max(1, round(tokens / (sequences * T)))
+    gaps = np.diff(np.sort(train.starts(0)))  # between the starts of sequences
+    covered = (np.minimum(gaps, T).sum() + T) / (len(train.ids) - 1)
+    print(f"[plan] {config.n_params:,} parameters: {tokens:,} tokens, {max_lr=:g}")
+    print(f"[plan] {micro} sequences x {T} tokens x {accumulate} micro-batches x"
+          f" {WORLD_SIZE} processes = {sequences * T:,}")  # fmt: skip
+    print(f"       tokens per step (RECIPES for {gigabytes:.0f} GB of memory)")
+    print(f"[plan] {steps:,} steps are {steps * sequences / train.count:.2f} epochs; in"
+          f" each of them {covered:.1%} of the tokens are targets")  # fmt: skip
+    evaluate_at = {round(steps * (i + 1) / EVALUATIONS) for i in range(EVALUATIONS)}
+    plan = {"tokens": tokens, "max_lr": max_lr, "steps": steps, "sequences": sequences}
+    plan |= {"micro_batch": micro, "accumulate": accumulate}
+    return plan | {"tokens_per_step": sequences * T, "evaluate_at": sorted(evaluate_at)}
 
 def main():
-    lock = machine.lock(OUT.parent / "04_train.lock", "04_train.py")
-    with lock, team.joined(), machine.out_of_memory_told("04_train.py"):
-        check_constants()
-        machine.keep_memory()
-        model, tokenizer, batches, valid, inputs = check_inputs()
-        plan = make_plan(model)
-        constants = "WARMUP DROPOUT WEIGHT_DECAY SEED PRECISION EVALUATIONS".split()
-        identity = plan | inputs | {name: globals()[name] for name in constants}
-        resume = functools.partial(machine.resume, OUT, identity, "04_train.py")
-        last = team.first_then_others(resume)
-        if last and last["step"] == plan["steps"]:
-            print(f"[note] This run has finished its {plan['steps']:,} steps. To train")
-            print("       anew, change a constant, or rename artifacts/04_train.")
-        else:
-            done = last["step"] if last else 0
-            device = look_ahead(model, batches, valid, plan, done)
-            run = Run(model.to(device), tokenizer, valid, plan, identity, device)
-            run.train(batches, last)
-        print("Next: python 05_eval.py")
+    join_processes()
+    check_constants()
+    tune_memory()
+    for path in OUT.glob("*.part"):  # left by a run that was killed
+        path.unlink(missing_ok=True)
+    model, tokenizer, (train, valid), meta = read_inputs()
+    plan = make_plan(model.config, train)
+    fingerprint = fingerprint_of(model, meta, plan)
+    state = find_state(fingerprint)
+    if state and state["step"] == plan["steps"]:
+        print(f"[note] This run has finished. To start a new one: {move_command()}")
+    else:
+        device, seconds = choose_device(model, train, plan)
+        check_device(model, valid, plan, device)
+        overfit_one_batch(model, train, device)
+        header = {"format": FORMAT, "config": dict(vars(model.config)),
+                  "tokenizer": meta["tokenizer"], "fingerprint": fingerprint}
+        model = model.to(device)
+        trainer = Trainer(model, tokenizer, valid, plan, header, device, state)
+        started = time.perf_counter()
+        estimate_loss(model, valid, device)
+        sample(model, tokenizer, trainer.prompt, device)
+        evaluation, step = time.perf_counter() - started, trainer.step
+        left = sum(later > step for later in plan["evaluate_at"]) * evaluation
+        left = tqdm.format_interval(left + (plan["steps"] - step) * seconds)
+        print(f"[plan] {left} to go, about {gpt.peak_megabytes(device):,.0f} MB in use")
+        trainer.train(train)
+        print(f"[check] lowest validation loss {trainer.best:.3f}")
+        print(f"[wrote] {bpe.shown(OUT)}/: best.pt last.pt log.csv run.html")
+    if WORLD_SIZE > 1:
+        torch.distributed.destroy_process_group()
+    print("Next: python 05_eval.py")
 
-
-# ========================================================================= 9. GUARD
 if __name__ == "__main__":
-    run_stage(main, "04_train.py")
+    try:
+        bpe.run_stage(main, "04_train.py", memory_hint=HINT)
+    except SystemExit as mistake:  # of several processes, the first reports it
+        raise SystemExit(1 if RANK > 0 else mistake.code) from None

@@ -2,227 +2,152 @@
 # requires-python = ">=3.10"
 # dependencies = ["torch==2.13.0", "numpy", "regex", "tqdm"]
 # ///
-"""Stage 5 of 6: find out how good the model is, whether it cheats, and how we know.
+"""Stage 5 of 6: measure how good the model is, and whether it copies its training text.
 
     text --> 01_bpe --> 02_prepare --> 03_model --> 04_train --> [05_eval] --> 06_sample
                                                                   you are here
 
-READS   artifacts/04_train/best.pt (and log.csv, if it is there), artifacts/02_prepare/,
-        artifacts/01_bpe/, lessons/quiz.txt
-WRITES  artifacts/05_eval/report.html   the answer, to open in a browser
-        artifacts/05_eval/eval.json     every number of it; equal runs, equal file
+READS   artifacts/04_train/best.pt, artifacts/02_prepare/, artifacts/01_bpe/, and
+        lessons/quiz.txt, if it is there
+WRITES  artifacts/05_eval/report.html   the results, to open in a browser
+        artifacts/05_eval/eval.json     all of its numbers; equal runs, equal file
 RUN     python 05_eval.py
 TAKES   about 20 seconds on 2 cores of an AMD EPYC (Zen 3), torch 2.13.0, 2026-11-23
 LESSON  lessons/07_evaluation.md
 """
-
-# ======================================================================= 2. IMPORTS
-import csv
+# =========================================================================== 1. Imports
 import importlib
 import json
 import math
-import sys
+import re
 import time
-from pathlib import Path
 
-import numpy as np
-import torch
-from tqdm import tqdm
+try:
+    # `import 01_bpe` is a syntax error (a name cannot start with a digit), hence:
+    bpe = importlib.import_module("01_bpe")
+    import numpy as np
+    import torch
+    import torch.nn.functional as F
+    from tqdm import tqdm
+    gpt = importlib.import_module("03_model")
+except ModuleNotFoundError as error:
+    cure = "keep the six scripts together; pip install torch numpy regex tqdm"
+    raise SystemExit(f"{error.name} is missing: {cure}") from None
 
-HERE = Path(__file__).resolve().parent
-sys.path.append(str(HERE / "lessons"))
-import machine  # lessons/machine.py: devices, memory
-import ngrams  # lessons/ngrams.py: counts runs of tokens in large files
-import quiz  # lessons/quiz.py: reads quiz.txt
-from plumbing import fill_page, in_range, need, read_json
-from plumbing import run_stage, sha256_of, shown, stop, write_whole
+# ============================================================= 2. Constants: edit these
+SAMPLES = 10  # stories per temperature; more: a narrower interval, but more time
+TEMPERATURES = (0.5, 0.8, 1.0, 1.2)  # randomness of sampling; see 06_sample.py
+MIN_P = 0.1  # as in 06_sample.py: tokens below this fraction of the best token's
+#              probability are never sampled; try 0: all may be, and more stories derail
+SEED = 1  # of the random generator; another seed: other stories
+DEVICE = "auto"  # "auto": a GPU, if it computes what the CPU does; "cpu", "mps", "cuda"
 
-# `import 03_model` is a syntax error, because a name cannot begin with a digit; this
-# says the same. We take the classes Tokenizer and GPT from there: one copy of each, so
-# that an edit of stage 3 is an edit everywhere.
-bpe = importlib.import_module("01_bpe")
-gpt = importlib.import_module("03_model")
+DATA = bpe.HERE / "artifacts" / "02_prepare"
+MODEL = bpe.HERE / "artifacts" / "04_train" / "best.pt"
+QUIZ = bpe.HERE / "lessons" / "quiz.txt"
+OUT = bpe.HERE / "artifacts" / "05_eval"
+FORMAT = "05_eval/2"  # changes when the content of eval.json changes
+LOGITS_AT_ONCE = 2**23  # per batch: 32 MB
+CHUNK = 2**20  # tokens of train.bin in memory at once, however large the file is
+NGRAM_TOKENS = 20_000_000  # the n-gram baselines count at most this many tokens
+BOS, EOS = bpe.BOS, bpe.EOS
 
-# ===================================================================== 3. CONSTANTS
-# -- what it shall tell
-SAMPLES = 10  # stories per temperature; more make every figure about them steadier
-TEMPERATURES = (0.5, 0.8, 1.0, 1.2)  # low: tidy and alike; high: wild and broken
-SEED = 1  # of the dice; another seed, other stories
-# -- how to run
-TOKENS_AT_ONCE = 8192  # scored in one pass; out of memory? halve it; same result
+# ============================================================= 3. Glossary of this file
+# N, S         tokens and stories in a file        V   vocabulary size (2,048)
+# B, T         batch size, context length: the most tokens the model looks back on (256)
+# loss         mean of -ln(probability of the right next token); 1 nat = 1.44 bits
+# perplexity   exp(loss): as uncertain as a choice among that many equal options
+# bits/byte    total loss / ln 2 / bytes of text: comparable across tokenizers
+# held out     never trained on: the stories of valid.bin (04 did pick best.pt by them)
+# match        a run of tokens in a story that occurs verbatim in train.bin
 
-DATA = HERE / "artifacts" / "02_prepare"
-MODEL = HERE / "artifacts" / "04_train" / "best.pt"
-QUIZ = HERE / "lessons" / "quiz.txt"
-OUT = HERE / "artifacts" / "05_eval"
-FORMAT = "05_eval/1"  # changes when eval.json changes its form
-SOME_STORIES = 64  # to try the untrained model on; of learnt ones, four times as many
+# =============================================== 4. The idea: prediction is compression
+# A good language model is seldom surprised. So we let it read stories that it has never
+# seen. A token to which it gave probability p costs -log2(p) bits, which is what an
+# ideal compressor needs to store it (Shannon 1948). Fewer bits mean a better model.
 
-# ========================================================================= 4. WORDS
-# loss         mean of -log(probability given to the right next token), nats per token
-# perplexity   exp(loss): between how many equally likely tokens it hesitates
-# bits/byte    all nats / ln 2 / bytes of the stories: does not depend on the tokenizer,
-#              so models with different vocabularies can be compared
-# T            context: the most tokens that the model can look back on
-# window       (first, scored, stop): the model reads tokens first .. stop-2 and is
-#              scored on tokens scored .. stop-1, each predicted from those before it
-# control      real validation stories, put through the same test as the model's own
+def bits_per_byte(probs, n_bytes):
+    """Three tokens, "the cat sat": 11 bytes, with probabilities 1/2, 1/8 and 1/4.
 
-# ====================================================================== 5. THE IDEA
-# A model that knows a language is seldom surprised by it. So we let it read stories
-# that it has never seen and add up its surprise, token by token. A token to which it
-# gave the probability p costs -log2(p) bits: an ideal compressor (Shannon 1948) would
-# need exactly so many to store the stories. Understanding, here, is compression.
-
-
-def bits_per_byte(probabilities, size):
-    """Three tokens, "the cat sat": 11 bytes, guessed with probability 1/2, 1/8 and 1/4.
-
-    >>> round(bits_per_byte([1 / 2, 1 / 8, 1 / 4], size=11), 3)  # (1 + 3 + 2) / 11
+    >>> round(bits_per_byte([1 / 2, 1 / 8, 1 / 4], n_bytes=11), 3)  # (1 + 3 + 2) / 11
     0.545
     """
-    nats = -sum(math.log(p) for p in probabilities)
-    return nats / math.log(2) / size
+    return sum(-math.log2(p) for p in probs) / n_bytes
 
+# ============================================================ 5. Score every token once
+# Cutting the file into blocks of T would be simpler. But then the first tokens of each
+# block are predicted from almost nothing, and the loss depends on where we cut.
 
-# ======================================================================== 6. PIECES
-# ---- the loss: every token once. Cutting the file into blocks would be simpler, but
-# then many tokens are judged with hardly any past, and the number says more about the
-# cuts than about the model.
+def sliding_windows(begin, end, context):  # -> [(first, scored, end)]
+    """Windows that score tokens begin+1 .. end-1 once each. In (first, scored, last)
+    the model reads first .. last-2 and predicts scored .. last-1. Windows overlap by
+    half: each token is predicted from all tokens before it, or at least context/2.
 
-
-def windows(begin, end, context):  # -> [(first, scored, stop)]
-    """Score tokens begin+1 .. end-1 once each, with at most `context` tokens of past.
-
-    What is longer than the context goes on in windows that overlap by half of it: every
-    token sees its whole past or at least context/2 tokens of it.
-
-    >>> windows(0, 9, context=4)
+    >>> sliding_windows(0, 9, context=4)
     [(0, 1, 5), (2, 5, 7), (4, 7, 9)]
     """
-    found, first, scored = [], begin, begin + 1
+    windows, first, scored = [], begin, begin + 1
     while scored < end:
-        stop_here = min(first + context + 1, end)
-        found.append((first, scored, stop_here))
-        first, scored = first + (context + 1) // 2, stop_here
-    return found
-
+        window_end = min(first + context + 1, end)
+        windows.append((first, scored, window_end))
+        first, scored = first + (context + 1) // 2, window_end
+    return windows
 
 @torch.no_grad()
-def score(model, ids, parts, device, desc):  # (N,), windows -> (N,) nats, 0: not scored
-    """What each token of ids costs the model. Longest windows first: those of one batch
-    are about equally long, and if the memory is too small we learn it at once.
-    """
-    nats = np.zeros(len(ids), dtype=np.float64)
-    parts, done = np.array(sorted(parts, key=lambda part: part[0] - part[2])), 0
-    bar = tqdm(total=len(parts), desc=desc, leave=False)
-    while done < len(parts):
-        # Lengths in steps of 32, because a GPU prepares anew for each new shape.
-        longest = parts[done][2] - parts[done][0] - 1
-        T = min(-(-longest // 32) * 32, model.config["context"])
-        now = parts[done : done + max(1, TOKENS_AT_ONCE // T)]
-        x = torch.zeros(len(now), T, dtype=torch.int64)  # (B, T)
-        y = torch.full((len(now), T), -1)  # (B, T), -1: not scored
-        for row, (first, scored, end) in enumerate(now):
-            text = torch.from_numpy(ids[first:end].astype(np.int64))
-            x[row, : end - first - 1] = text[:-1]
-            y[row, scored - first - 1 : end - first - 1] = text[scored - first :]
-        # SUBTLE: after <EOS> always comes <BOS>. Scoring that sure guess would flatter
-        # the loss, so no <BOS> (id 2) is scored, here or in the n-grams.
-        y[y == 2] = -1
-        losses = model.loss(x.to(device), y.to(device), reduction="none").cpu()
-        for (first, scored, end), row in zip(now, losses.double().numpy()):
+def score(model, ids, starts, device, desc):  # (N,), (S,) -> (N,) nats
+    """The loss of each token, predicted from the tokens of its story before it."""
+    context, nats = model.config.block_size, np.zeros(len(ids))
+    stories = zip(starts, [*starts[1:], len(ids)])
+    windows = [w for story in stories for w in sliding_windows(*story, context)]
+    windows.sort(key=lambda w: w[0] - w[2])  # longest first: equally long in a batch
+    B = max(1, LOGITS_AT_ONCE // (context * model.config.vocab_size))
+    for i in tqdm(range(0, len(windows), B), desc=desc, leave=False, delay=1):
+        batch = windows[i : i + B]
+        longest = batch[0][2] - batch[0][0] - 1
+        # A multiple of 32, because Apple GPUs do extra work for each new shape.
+        T = min(-(-longest // 32) * 32, context)
+        tokens = torch.zeros(len(batch), T + 1, dtype=torch.int64)  # (B, T + 1)
+        for row, (first, _, end) in zip(tokens, batch):
+            row[: end - first] = torch.from_numpy(ids[first:end].astype(np.int64))
+        tokens = tokens.to(device)
+        logits = model(tokens[:, :-1])[0].float().flatten(0, 1)  # (B*T, V)
+        losses = F.cross_entropy(logits, tokens[:, 1:].flatten(), reduction="none")
+        losses = losses.view(-1, T).cpu().numpy()  # (B*T,) -> (B, T)
+        for row, (first, scored, end) in zip(losses, batch):
             nats[scored:end] = row[scored - first - 1 : end - first - 1]
-        done += len(now)
-        bar.update(len(now))
+    # SUBTLE: <BOS> always follows <EOS>. Scoring so easy a prediction would make the
+    # loss look better than it is, so we score no <BOS>, here or in the n-grams.
+    nats[ids == BOS] = 0
     return nats
 
-
 def summary(nats, ids, starts, byte_lengths):  # (N,), (N,), (S,), (V,) -> dict
-    """Loss, perplexity and bits per byte of the stories that begin at `starts`.
-
-    <EOS> costs nats like any token, for ending in the right place is part of telling;
-    but it has no bytes, so the bytes are those of the stories and nothing else.
+    """Loss, perplexity and bits per byte. <EOS> is scored like any token, for ending in
+    the right place is part of the task. But it adds no bytes to the text.
     """
-    cost = np.add.reduceat(nats, starts)  # (S,) nats of each story
-    size = np.add.reduceat(byte_lengths[ids], starts)  # (S,) bytes of each story
-    loss = float(cost.sum() / (ids != 2).sum())
-    bits = cost / math.log(2)
-    per_byte = float(bits.sum() / size.sum())
-    # Other stories would give another figure: the spread over ours says how far off.
-    spread = (bits - per_byte * size).std() / size.mean() / math.sqrt(len(size))
-    found = {"loss": loss, "perplexity": math.exp(loss), "bits_per_byte": per_byte}
-    return found | {"plus_minus": float(1.96 * spread), "tokens": int((ids != 2).sum())}
-
+    bits = np.add.reduceat(nats, starts) / math.log(2)  # (S,) of each story
+    n_bytes = np.add.reduceat(byte_lengths[ids], starts)  # (S,)
+    tokens, per_byte = int((ids != BOS).sum()), float(bits.sum() / n_bytes.sum())
+    loss = float(nats.sum() / tokens)
+    # 95% confidence interval over stories; seed-to-seed variance is not part of it.
+    spread = (bits - per_byte * n_bytes).std() / n_bytes.mean()
+    interval = 1.96 * spread / math.sqrt(len(starts)) if len(starts) > 1 else None
+    result = {"loss": loss, "perplexity": math.exp(loss), "bits_per_byte": per_byte}
+    return result | {"plus_minus": interval, "tokens": tokens}
 
 def by_position(nats, starts):  # (N,), (S,) -> [(first, last, tokens, mean nats)]
-    """The loss by place in the story: place 1 is the first token after <BOS>."""
-    place = np.arange(len(nats)) - np.repeat(starts, np.diff([*starts, len(nats)]))
-    edges = np.unique(np.geomspace(1, place.max() + 1, 33).astype(int))
-    which = np.searchsorted(edges, place, side="right")  # 0: <BOS> itself
-    count, total = np.bincount(which), np.bincount(which, weights=nats)
-    return [
-        (int(low), int(high) - 1, int(count[i]), float(total[i] / count[i]))
-        for i, (low, high) in enumerate(zip(edges, edges[1:]), start=1)
-    ]
-
-
-def some_stories(ids, count):  # (N,) -> (M,), (S,)
-    """About `count` stories, evenly spread over a file, and where each begins."""
-    stories = {}
-    for place in np.linspace(0, len(ids), count, endpoint=False).astype(int):
-        part = np.asarray(ids[place : place + 2**16])
-        begin = np.flatnonzero(part == 2)[:1]
-        end = np.flatnonzero(part == 3) + 1
-        if len(begin) and (end > begin[0]).any():
-            stories[place + begin[0]] = part[begin[0] : end[end > begin[0]][0]]
-    sizes = [len(story) for story in stories.values()]
-    return np.concatenate(list(stories.values())), np.cumsum([0, *sizes[:-1]])
-
-
-def story_windows(ids, starts, context):
-    """The windows of every story by itself, from its <BOS> to its <EOS>."""
-    ends = [*starts[1:], len(ids)]
-    return [w for begin, end in zip(starts, ends) for w in windows(begin, end, context)]
-
-
-# ---- telling: stage 6 explains how. Here many stories are told side by side.
-
-
-@torch.no_grad()
-def tell(model, count, temperature, device):  # -> count lists of ids, <BOS> first
-    """Stories from nothing but <BOS>, until <EOS> or until the context is full."""
-    dice = torch.Generator().manual_seed(SEED)
-    stories = new = torch.full((count, 1), 2)
-    cache, T = model.new_cache(), model.config["context"]
-    while stories.shape[1] < T and not (stories == 3).any(dim=1).all():
-        logits = model(new.to(device), cache)[:, -1].float().cpu()  # (count, V)
-        logits[:, :3] = -math.inf  # <PAD>, <UNK>, <BOS> are no part of a story
-        new = torch.multinomial((logits / temperature).softmax(-1), 1, generator=dice)
-        stories = torch.cat([stories, new], dim=1)  # (count, t) -> (count, t + 1)
-    return [row[: row.index(3) + 1 if 3 in row else None] for row in stories.tolist()]
-
-
-# ---- does it cheat? A model that has learnt stories by heart tells fine stories, none
-# of them its own. Only a search of the training text shows it: ngrams.find_copies looks
-# up every run of tokens of a story in train.bin, exactly, and finds the longest. Real
-# stories share runs with it too ("Once upon a time"): they tell us how much is much.
-
-
-def is_copy(story, control):
-    """Is half of it or more one run, and longer than that of any real story?"""
-    longest = max(other["run"] for other in control)
-    return story["run"] > longest and story["run_share"] >= 0.5
-
-
-# ---- the quiz: two endings, one sensible. No judge is needed and nothing is generated:
-# whichever ending the model finds more probable is its answer.
-
+    """Loss by position in the story: position 1 is the first token after <BOS>."""
+    first = np.repeat(starts, np.diff([*starts, len(nats)]))  # (N,), its story's <BOS>
+    position = np.arange(len(nats)) - first  # (N,)
+    edges = np.unique(np.geomspace(1, position.max() + 1, 33).astype(int))
+    group = np.searchsorted(edges, position, side="right")  # (N,)
+    count, total = np.bincount(group)[1:], np.bincount(group, weights=nats)[1:]
+    columns = edges[:-1], edges[1:] - 1, count, total / count
+    return list(zip(*(column.tolist() for column in columns)))
 
 def wilson(right, count):  # -> (low, high)
-    """The 95 % interval of a share (Wilson 1927): what luck alone may have changed.
+    """95% confidence interval of the fraction right / count (Wilson 1927).
 
-    >>> [round(share, 2) for share in wilson(8, 10)]
+    >>> [round(limit, 2) for limit in wilson(8, 10)]
     [0.49, 0.94]
     """
     z = 1.96
@@ -230,249 +155,349 @@ def wilson(right, count):  # -> (low, high)
     half = z * math.sqrt(right * (count - right) / count + z * z / 4) / n
     return middle - half, middle + half
 
+def some_stories(ids, count, longest=1024):  # (N,) -> (M,), (S,)
+    """About `count` stories, evenly spread over a file, and where each begins. In a
+    document of more than `longest` tokens, passages of that length will do.
+    """
+    stories, done = {}, 0
+    for place in np.linspace(0, len(ids), count, endpoint=False).astype(int).tolist():
+        part = np.asarray(ids[place : place + 2 * longest])
+        begin = int(np.argmax(part[:longest] == BOS))  # 0 if there is none
+        if part[begin] == BOS or (len(part) > longest and place >= done):
+            part = part[begin : begin + longest]
+            ends = np.flatnonzero(part == EOS)
+            stories[place + begin] = part[: ends[0] + 1] if len(ends) else part
+            done = place + begin + len(stories[place + begin])
+    sizes = [len(story) for story in stories.values()]
+    return np.concatenate(list(stories.values())), np.cumsum([0, *sizes[:-1]])
 
-def take_quiz(model, tokenizer, items, device):
-    """Score both endings of each item after <BOS> and its text, and note it there."""
-    ids, parts = [], []
-    for item in items:
-        for ending in (item["right"], item["wrong"]):
-            begin = len(ids)
-            ids += [tokenizer.bos, *tokenizer.encode(item["text"])]
-            scored = len(ids)
-            ids += tokenizer.encode(" " + ending)
-            first = max(begin, len(ids) - model.config["context"] - 1)
-            parts.append((first, max(scored, first + 1), len(ids)))
-    nats = score(model, np.array(ids), parts, device, "quiz")
-    costs = [float(nats[scored:end].sum()) for _, scored, end in parts]
-    for i, item in enumerate(items):
-        # Per byte, or else the shorter ending would mostly win.
-        for cost, side in zip(costs[2 * i :], ("right", "wrong")):
-            item[f"{side}_nats"] = cost / len((" " + item[side]).encode())
-        item["solved"] = item["right_nats"] < item["wrong_nats"]
+# ==================================================== 6. Baselines: predict by counting
+# An n-gram model (Shannon 1948) predicts a token w from the n - 1 tokens before it by
+# counting, c(), what followed them in training. With tokens u and v before w, a trigram
+# model (n = 3) says p(w|uv) = (c(uvw) + k p(w|v)) / (c(uv) + k), and the bigram p(w|v)
+# uses the unigram p(w) likewise. The rarer uv, the more p(w|v) weighs (Dirichlet
+# smoothing, MacKay & Peto 1995). Each k is tuned on stories left out of the counts.
+
+TINYSTORIES = "tinystories", "tinystories-mini"  # values of TEXT
+PUBLISHED = {  # bits per byte on TinyStories, to 2%; tokenizers and stories differ
+    "TinyStories paper, 64 wide x 12 layers": 0.72,
+    "CS336 low-resource target, 17M, 41M tokens": 0.71,
+    "CS336 staff on an M3 Max, 17M, 41M tokens": 0.64,
+    "TinyStories paper, 256 wide x 8 layers": 0.49,
+    "TinyStories paper, 768 wide x 8 layers": 0.42,
+    "llama2.c 15M (its validation stories are easier)": 0.41,
+    "llama2.c 110M (likewise)": 0.29,
+}
+
+def ngram_keys(ids, n):  # (N,) -> (N - n + 1,) uint64
+    """A hash of each n-gram. Two different n-grams share one about once in 2**64."""
+    ids = np.asarray(ids).astype(np.uint64)
+    length = max(0, len(ids) - n + 1)
+    keys = np.zeros(length, dtype=np.uint64)
+    for i in range(n):
+        keys = keys * np.uint64(0x9E3779B97F4A7C15) + ids[i : length + i]
+    return keys
+
+def count_ngrams(train, ids, n):  # (N,), (M,) -> (M - n + 1,)
+    """How often each n-gram of ids occurs in train, which may be larger than memory."""
+    wanted, where = np.unique(ngram_keys(ids, n), return_inverse=True)
+    counts = np.zeros(len(wanted), dtype=np.int64)
+    chunks = range(0, len(train), CHUNK)
+    for chunk in tqdm(chunks, desc=f"counting {n}-grams", leave=False, delay=1):
+        part = ngram_keys(train[chunk : chunk + CHUNK + n - 1], n)
+        keys, often = np.unique(part, return_counts=True)
+        place = np.searchsorted(wanted, keys).clip(max=len(wanted) - 1)
+        known = wanted[place] == keys
+        counts[place[known]] += often[known]
+    return counts[where]
+
+def ngram_losses(train, valid, V):  # (N,), (M,) -> {name: total nats}, tokens counted
+    """The loss of uniform, unigram, bigram and trigram models of train on valid."""
+    # Stories follow each other, so the two tokens before a story's first word are the
+    # <EOS> of the story before and its own <BOS>. Before the first we imagine an <EOS>.
+    train = np.insert(np.asarray(train[:NGRAM_TOKENS]), 0, EOS)
+    cut = len(train) - min(len(train) // 20, 500_000)
+    begins = np.flatnonzero(train[cut:] == BOS)
+    cut += begins[0] if len(begins) else 0
+    counted, tuning = train[:cut], train[cut:]
+    ids = np.concatenate([[EOS], tuning, [EOS], valid])
+    v, w = ids[1:-1], ids[2:]  # w: the token to predict; v: the one before it; then u
+    c_w = count_ngrams(counted[1:], np.arange(V), 1)  # (V,)
+    c_v, c_uvw = c_w[v], count_ngrams(counted, ids, 3)
+    pairs = count_ngrams(counted, ids, 2)
+    c_uv, c_vw = pairs[:-1], pairs[1:]
+    c_w[BOS] = 0  # never to be predicted
+    p_w = ((c_w + 1) / (c_w.sum() + V))[w]
+
+    def nats(i, k2, k3):  # indices of w -> [unigram's, bigram's, trigram's]
+        p_vw = (c_vw[i] + k2 * p_w[i]) / (c_v[i] + k2)
+        p_uvw = (c_uvw[i] + k3 * p_vw) / (c_uv[i] + k3)
+        return [float(-np.log(p).sum()) for p in (p_w[i], p_vw, p_uvw)]
+
+    scored, choices = np.flatnonzero(w != BOS), (0.3, 1, 3, 10, 30, 100, 300, 1000)
+    tune, test = scored[scored < len(tuning) - 1], scored[scored >= len(tuning)]
+    k2 = min(choices, key=lambda k: nats(tune, k, 1)[1])
+    k3 = min(choices, key=lambda k: nats(tune, k2, k)[2])
+    losses = len(test) * math.log(V), *nats(test, k2, k3)
+    names = "uniform", "unigram", "bigram", "trigram"
+    return dict(zip(names, losses)), len(counted) - 1
+
+# ============================================ 7. Memorization: are the samples its own?
+# A model that has memorized its training text generates fine stories that are copies.
+# So we find each sample's longest match with train.bin. Held-out stories also share
+# phrases with it ("Once upon a time"), so they show how much overlap is normal.
+
+def sample(model, temperature, device):  # -> SAMPLES lists of ids
+    """Stories from nothing but <BOS>, until <EOS> or until the context is full."""
+    rng, stories = torch.Generator().manual_seed(SEED), []
+    most = max(1, model.config.block_size - 1)  # new tokens
+    for done in range(0, SAMPLES, 64):  # at most 64 side by side, to bound the memory
+        idx = torch.full((min(64, SAMPLES - done), 1), BOS, device=device)  # (B, 1)
+        idx = model.generate(idx, most, temperature, min_p=MIN_P, stop_id=EOS, rng=rng)
+        stories += idx.tolist()
+    return [ids[: ids.index(EOS) + 1] if EOS in ids else ids for ids in stories]
+
+def longest_matches(train, stories, n):  # -> [(length, start in story, start in train)]
+    """For each list of ids its longest match with train, if it has at least n tokens.
+    Exact: the hashed n-grams only say where to compare token by token.
+    """
+    best, places = [(0, 0, 0)] * len(stories), {}
+    for number, story in enumerate(stories):
+        for start, key in enumerate(ngram_keys(story, n).tolist()):
+            places.setdefault(key, []).append((number, start))
+    wanted, longest = np.array(list(places), dtype=np.uint64), max(map(len, stories))
+    stories = [story + [-1] * (longest + 1) for story in stories]  # -1 matches nothing
+    chunks = range(0, len(train), CHUNK)
+    for chunk in tqdm(chunks, desc="searching train.bin", leave=False, delay=1):
+        part = train[chunk : chunk + CHUNK + longest]
+        keys = ngram_keys(part, n)
+        hits = np.flatnonzero(np.isin(keys, wanted))
+        part = part.tolist() + [-2] * (longest + 1)  # matches nothing, not even -1
+        for t, key in zip(hits.tolist(), keys[hits].tolist()):
+            for number, start in places[key]:
+                story, length = stories[number], best[number][0]
+                if story[start + length] == part[t + length]:  # may be a longer one
+                    length = 0
+                    while story[start + length] == part[t + length]:
+                        length += 1
+                    if length > best[number][0]:
+                        best[number] = length, start, chunk + t
+    return best
+
+def compare_with_training(tokenizer, train, stories, n):  # lists of ids -> [dict]
+    """For each story: its longest match with train, the same place there, and the
+    fraction of its 4-grams that are new, which means nowhere in train.
+    """
+    texts, rows = [tokenizer.decode(ids) for ids in stories], []
+    ended = [ids[-1] == EOS for ids in stories]
+    # Encoded again: the model may have split a word as the tokenizer never would.
+    stories = [[BOS, *tokenizer.encode(text), EOS] for text in texts]
+    joined = [i for ids in stories for i in [*ids, -1]]  # no 4-gram crosses a -1
+    is_new = count_ngrams(train, joined + [-1] * 3, 4) == 0
+    is_new = np.split(is_new, np.cumsum([len(ids) + 1 for ids in stories]))
+    matches = longest_matches(train, stories, n)
+    for text, end, ids, new, match in zip(texts, ended, stories, is_new, matches):
+        length, start, place = match
+        around = train[max(0, place - 50) : place + length + 50] if length else []
+        around = [tokenizer.byte_id[10] if i == EOS else i for i in around]  # line end
+        parts = ids[:start], ids[start : start + length], ids[start + length :], around
+        *parts, source = map(tokenizer.decode, parts)
+        new = float(new[: len(ids) - 3].mean()) if len(ids) > 3 else 0.0
+        row = {"text": text, "ended": end, "tokens": len(ids), "new_4grams": new}
+        rows.append(row | {"match": length, "parts": parts, "source": source})
+    return rows
+
+def check_memorization(model, tokenizer, device, train, valid):  # -> dict
+    """Sample stories; print what they, and held-out stories, share with train.bin."""
+    temperatures = tqdm(TEMPERATURES, desc="sampling", leave=False, delay=1)
+    groups = {str(t): sample(model, t, device) for t in temperatures}  # lists of ids
+    print(f"\n[start] {SAMPLES} samples per temperature, MIN_P = {MIN_P}; one of each:")
+    for name, stories in groups.items():
+        text = tokenizer.decode(stories[0]).replace("\n", "\n  ")
+        print(f"\n  [temperature {name}]\n  {text}")
+    total, T = sum(map(len, groups.values())), model.config.block_size
+    ids, starts = some_stories(valid, max(20, total))
+    # Cut at T, because no sample is longer.
+    groups["held out"] = [story[:T].tolist() for story in np.split(ids, starts[1:])]
+    # In a list of names, for example, most "stories" have fewer than 8 tokens.
+    n = 8 if np.median([len(ids) for ids in groups["held out"]]) >= 32 else 4
+    rows = compare_with_training(tokenizer, train, sum(groups.values(), []), n)
+    longest = max(row["match"] for row in rows[total:])
+    result = {"samples": total, "shortest_match": n, "longest_held_out": longest}
+    result |= {"copies": 0, "groups": {}}
+    print("\n  longest match: mean  max  new 4-grams  distinct-3  ended  copies")
+    for name, stories in groups.items():
+        own, rows = rows[: len(stories)], rows[len(stories) :]
+        for row in own:
+            row["copy"] = row["match"] > max(longest, row["tokens"] / 2)
+        # distinct-n (arXiv 1510.03055): the fraction of n-grams that are distinct. It
+        # falls as stories get alike, but also with their number: take SAMPLES of each.
+        grams = np.concatenate([ngram_keys(ids, 3) for ids in stories[:SAMPLES]])
+        group = {"distinct3": len(np.unique(grams)) / max(1, len(grams))}
+        for what in ("match", "new_4grams", "ended", "copy"):
+            group[what] = float(np.mean([row[what] for row in own]))
+        most = max(row["match"] for row in own)
+        print(f"  {name:9}{group['match']:10.1f}{most:5}", end="")
+        print(f"{group['new_4grams']:13.1%}{group['distinct3']:12.3f}", end="")
+        print(f"{group['ended']:7.0%}{group['copy']:8.0%}")
+        result["copies"] += sum(row["copy"] for row in own)
+        result["groups"][name] = group | {"stories": own}
+    low, high = result["interval"] = wilson(result["copies"], total)
+    print(f"[check] {result['copies']} of {total} samples are verbatim copies", end=" ")
+    print(f"(95% interval over all temperatures: {low:.0%} to {high:.0%}).")
+    print("        A sample is a copy if its longest match is more than half of it and")
+    print(f"        longer than any held-out story's ({longest} tokens). Shorter ones")
+    print(f"        prove nothing: stories share phrases. Under {n} tokens count as 0.")
+    return result
+
+# ====================================================== 8. The quiz: which ending fits?
+# Two endings, one of them sensible. No judge is needed and nothing is generated: the
+# ending that the model finds more probable is its answer.
+
+def read_quiz(path):  # -> [{"category", "practice", "text", "right", "wrong"}]
+    """Each item: a line with its category (and "practice", if it is about the world of
+    the practice stories), lines of text, a line "+ ending" and a line "- ending".
+    """
+    lines = path.read_text("utf-8", errors="replace").splitlines()
+    lines = [line.strip() for line in lines if not line.startswith("#")]
+    pattern = r"(\w+)( practice)?\n((?:[^+-].*\n)+)\+ (.+)\n- (.+)"
+    items = []
+    for block in re.split("\n\n+", "\n".join(lines).strip()):
+        match = re.fullmatch(pattern, block)
+        if not match:
+            what = f"{bpe.shown(path)}: the item {block[:60]!r} cannot be read."
+            why = "An item is its category, its text, a line '+ ...', a line '- ...'."
+            raise bpe.stop(what, why, f"Fix {bpe.shown(path)}, then: python 05_eval.py")
+        category, practice, text, right, wrong = match.groups()
+        items.append({"category": category, "practice": bool(practice), "right": right})
+        items[-1] |= {"wrong": wrong, "text": text.strip().replace("\n", " ")}
     return items
 
+def take_quiz(model, tokenizer, text, device):  # -> {"quiz": items, "quiz_results"}
+    """Let the model choose an ending for each item; print how often it was right."""
+    if not QUIZ.is_file():
+        print(f"[note] {bpe.shown(QUIZ)} is missing, so there is no quiz")
+        return {"quiz": [], "quiz_results": {}}
+    items, groups, results = read_quiz(QUIZ), {}, {}
+    for item in tqdm(items, desc="quiz", leave=False, delay=1):
+        for side in ("right", "wrong"):
+            ending = tokenizer.encode(" " + item[side])
+            ids = [BOS, *tokenizer.encode(item["text"]), *ending]
+            ids = np.array(ids[-model.config.block_size - 1 :])  # what fits
+            nats = score(model, ids, [0], device, side)[-len(ending) :].sum()
+            # Per byte, or else the shorter ending would mostly win.
+            item[f"{side}_nats"] = float(nats) / len((" " + item[side]).encode())
+        item["solved"] = item["right_nats"] < item["wrong_nats"]
+    # A model of the practice stories need not know more than their world.
+    first = "practice world" if text == "practice" else "all"
+    for item in sorted(items, key=lambda item: not item["practice"]):
+        wide = text == "practice" and not item["practice"]
+        for name in ["wider world"] if wide else [first, item["category"]]:
+            groups.setdefault(name, []).append(item["solved"])
+    print("\nThe quiz (guessing solves 50%):")
+    for name, solved in groups.items():
+        right, of = sum(solved), len(solved)
+        low, high = wilson(right, of)
+        results[name] = {"solved": right, "of": of, "interval": (low, high)}
+        print(f"  {name:15}{right:4} of {of:3} = {right / of:4.0%}", end="")
+        print(f"   95% interval: {low:.0%} to {high:.0%}")
+    return {"quiz": items, "quiz_results": results}
 
-def marks(items):  # -> {"solved", "of", "share", "low", "high"}
-    """How many of the items were solved, and the interval of that share."""
-    solved = sum(item["solved"] for item in items)
-    low, high = wilson(solved, len(items))
-    found = {"solved": solved, "of": len(items), "share": solved / len(items)}
-    return found | {"low": low, "high": high}
-
-
-# ======================================================================== 7. CHECKS
-def check_constants():
-    """Raise SystemExit, naming the constant and its range, unless all can be used."""
-    in_range("05_eval.py", "SAMPLES", SAMPLES, int, 1, 10_000)
-    in_range("05_eval.py", "SEED", SEED, int, 0, 2**31)
-    in_range("05_eval.py", "TOKENS_AT_ONCE", TOKENS_AT_ONCE, int, 1, 10**7)
+# ============================================================================ 9. Checks
+def check_inputs():  # -> Tokenizer, GPT, stage 2's meta, {file: sha256}
+    """SystemExit, naming what to edit or to run again, unless all fits together."""
+    script = "05_eval.py"
+    bpe.in_range(script, "SAMPLES", SAMPLES, int, 1, 10_000)
+    bpe.in_range(script, "MIN_P", MIN_P, float, 0, 1)
+    bpe.in_range(script, "SEED", SEED, int, 0, 2**31)
     if not isinstance(TEMPERATURES, (tuple, list)) or not TEMPERATURES:
-        what = f"TEMPERATURES = {TEMPERATURES!r} in 05_eval.py cannot be used."
-        why = "It must be a row of numbers, such as (0.5, 0.8, 1.0, 1.2)."
-        raise stop(what, why, "Edit TEMPERATURES, then: python 05_eval.py")
-    for i, temperature in enumerate(TEMPERATURES):
-        in_range("05_eval.py", f"TEMPERATURES[{i}]", temperature, float, 0.01, 10)
-
-
-def check_inputs():
-    """-> (tokenizer, TEXT, stage 2's meta, model, fingerprints); SystemExit if they do
-    not belong together.
-    """
+        bpe.one_of(script, "TEMPERATURES", TEMPERATURES, ["(0.5, 1.0)", "another list"])
+    for temperature in TEMPERATURES:
+        bpe.in_range(script, "TEMPERATURES", temperature, float, 0.01, 10)
     tokenizer = bpe.Tokenizer.load(bpe.OUT / "tokenizer.json")
-    meta = read_json(DATA / "meta.json", "02_prepare.py", "02_prepare/2")
-    model, content = gpt.GPT.load(MODEL, "04_train.py")
-    now = {"tokenizer": sha256_of(bpe.OUT / "tokenizer.json")}
-    now["model"] = sha256_of(MODEL)
-    for what, theirs, again in [
-        ("train.bin", meta["tokenizer"], "python 02_prepare.py"),
-        ("best.pt", content.get("tokenizer"), "python 04_train.py"),
-    ]:
-        if theirs != now["tokenizer"]:
-            why = "Its ids would mean other words: stage 1 has run again since."
-            raise stop(f"{what} was made with another tokenizer.", why, again)
-    for part in ("train", "valid"):
-        path = DATA / f"{part}.bin"
-        need(path, "02_prepare.py")
-        now[part] = sha256_of(path)
-        if now[part] != meta[part]["sha256"]:
-            why = "Its fingerprint is not the one in meta.json: cut short, or changed."
-            raise stop(f"{shown(path)} is damaged.", why, "python 02_prepare.py")
-    if content.get("identity", {}).get("data") != now["train"]:
-        why = "Stage 2 has run again since: it may have learnt what is now the test."
-        again = "python 04_train.py"
-        raise stop("best.pt was trained on another train.bin.", why, again)
-    return tokenizer, meta["constants"]["TEXT"], meta, model.eval(), now
+    meta = bpe.read_json(DATA / "meta.json", "02_prepare.py", "02_prepare/2")
+    bpe.check_tokenizer(meta["tokenizer"], "train.bin", "python 02_prepare.py")
+    model, checkpoint = gpt.GPT.load(MODEL, "04_train.py")
+    bpe.check_tokenizer(checkpoint.get("tokenizer"), "best.pt", "python 04_train.py")
+    hashes = {"tokenizer": meta["tokenizer"], "model": bpe.sha256_of(MODEL)}
+    for name in ("train", "valid"):
+        path = DATA / f"{name}.bin"
+        bpe.need(path, "02_prepare.py")
+        hashes[name] = bpe.sha256_of(path)
+        if hashes[name] != meta[name]["sha256"]:
+            what, why = f"{bpe.shown(path)} is damaged.", "Its sha256 is wrong."
+            raise bpe.stop(what, why, "python 02_prepare.py")
+    if checkpoint.get("fingerprint", {}).get("data") != hashes["train"]:
+        what = "best.pt was trained on another train.bin."
+        why = "02_prepare.py has run again since: other stories may be held out now."
+        raise bpe.stop(what, why, "python 04_train.py")
+    return tokenizer, model.eval(), meta, hashes
 
-
-def choose_device(model, ids, parts):
-    """The first GPU there is, if it gives the loss that the CPU gives; else the CPU."""
-    device = machine.devices()[0]
-    if device.type == "cpu":
-        print("[plan] device cpu: no Apple or NVIDIA GPU found")
-        return model, device
-    here = score(model, ids, parts, torch.device("cpu"), "checking").sum()
-    model = model.to(device)
-    there = score(model, ids, parts, device, "checking").sum()
-    if math.isclose(here, there, rel_tol=1e-3):
-        print(f"[plan] device {device}: found, and it computes what the CPU does")
-        return model, device
-    print(f"[plan] device cpu: {device} says {there:.2f} nats, but {here:.2f} is right")
-    return model.cpu(), torch.device("cpu")
-
-
-# ========================================================================== 8. MAIN
-def measure(model, device, train, valid, starts, byte_lengths):
-    """-> all about the loss: by story, sliding, by place in the story, the ladder."""
-    T, V = model.config["context"], model.config["vocab_size"]
-    everything = valid, starts, byte_lengths
-    nats = score(model, valid, story_windows(valid, starts, T), device, "stories")
-    found = {"context": T, "stories": summary(nats, *everything)}
-    found["by_position"] = by_position(nats, starts)
-    nats = score(model, valid, windows(0, len(valid), T), device, "sliding")
-    found["sliding"] = summary(nats, *everything)
-
+# ============================================================================= 10. Main
+def measure_loss(model, device, train, valid, byte_lengths):  # -> dict
+    """Print the loss by several protocols, and the baselines in bits per byte."""
     torch.manual_seed(SEED)
     untrained = gpt.GPT(model.config).eval().to(device)
-    few = some_stories(valid, SOME_STORIES)
-    nats = score(untrained, few[0], story_windows(*few, T), device, "untrained")
-    found["untrained"] = summary(nats, *few, byte_lengths)
-    known = some_stories(train, 4 * SOME_STORIES)
-    nats = score(model, known[0], story_windows(*known, T), device, "training stories")
-    found["training_stories"] = summary(nats, *known, byte_lengths)
-
-    tokens, size = int((valid != 2).sum()), int(byte_lengths[valid].sum())
-    counted, found["ngrams"] = ngrams.ngram_losses(train, valid, V)
-    counted = {"uniform": tokens * math.log(V)} | counted
-    rungs = {name: nats / math.log(2) / size for name, nats in counted.items()}
-    rungs["untrained model"] = found["untrained"]["bits_per_byte"]
-    rungs["this model"] = found["stories"]["bits_per_byte"]
-    return found | {"ladder": rungs, "bytes": size}
-
-
-def stories_and_copies(model, tokenizer, device, train, valid):
-    """-> (stories of the model, control stories, diversity), as plain dicts."""
-    told = []
-    for temperature in tqdm(TEMPERATURES, desc="telling", leave=False):
-        for ids in tell(model, SAMPLES, temperature, device):
-            story = {"temperature": temperature, "text": tokenizer.decode(ids)}
-            told.append(story | {"ended": ids[-1] == tokenizer.eos})
-    ids, starts = some_stories(valid, max(20, len(told)))
-    real = [tokenizer.decode(part.tolist()) for part in np.split(ids, starts[1:])]
-    copies = ngrams.find_copies(tokenizer, train, [s["text"] for s in told] + real)
-    control = copies[len(told) :]
-    for story, facts in zip(told, copies):
-        story |= facts | {"copy": is_copy(facts, control)}
-    groups = {str(temperature): [] for temperature in TEMPERATURES}
-    for story in told:
-        groups[str(story["temperature"])].append(story["text"])
-    groups["real stories"] = real[:: max(1, len(real) // SAMPLES)][:SAMPLES]
-    return told, control, {name: ngrams.diversity(g) for name, g in groups.items()}
-
-
-def show_loss(found):
-    """Print the loss and the ladder."""
-    for name, what in [
-        ("stories", "each story by itself, from its <BOS>"),
-        ("sliding", "the file as one text, earlier stories in view"),
-        ("training_stories", "stories it has learnt from"),
+    held_out, result = (valid, np.flatnonzero(valid == BOS)), {}
+    for name, protocol, tested, (ids, starts) in [
+        ("stories", "each held-out story by itself", model, held_out),
+        ("sliding", "valid.bin as one sequence, cut mid-story", model, held_out),
+        ("training_stories", "stories of train.bin", model, some_stories(train, 256)),
+        ("untrained", "before training", untrained, some_stories(valid, 64)),
     ]:
-        r = found[name]
-        print(f"  loss {r['loss']:.4f}   perplexity {r['perplexity']:7.2f}", end="   ")
-        bits = f"bits per byte {r['bits_per_byte']:.4f} +- {r['plus_minus']:.4f}"
-        print(f"{bits}   {what}")
-    print("\nThe ladder, bits per byte (lower is better):")
-    for name, bits in found["ladder"].items():
-        bar = "#" * round(48 * bits / max(found["ladder"].values()))
-        print(f"  {name:16}{bits:7.3f} {bar}")
-    for name, bits, protocol in found["landmarks"]:
-        print(f"  landmark {bits:.2f}: {name}; {protocol}")
+        begins = [0] if name == "sliding" else starts  # [0]: all in one
+        nats = score(tested, ids, begins, device, protocol)
+        if name == "stories":
+            result["by_position"] = by_position(nats, starts)
+        result[name] = r = summary(nats, ids, starts, byte_lengths)
+        interval = "" if r["plus_minus"] is None else f"+-{r['plus_minus']:.4f} (95%)"
+        print(f"  loss {r['loss']:.4f}   perplexity {r['perplexity']:8.2f}", end="")
+        print(f"   bits per byte {r['bits_per_byte']:.4f} {interval}   {protocol}")
 
-
-def show_copies(told, control, groups):
-    """Print a story of each temperature, and whether it is the model's own."""
-    print("\nOne story of each temperature (all of them are in report.html):")
-    for temperature in TEMPERATURES:
-        story = next(s["text"] for s in told if s["temperature"] == temperature)
-        print(f"\n  [temperature {temperature}]\n  " + story.replace("\n", "\n  "))
-    print(f"\nDoes it cheat? Against {len(control)} real validation stories:")
-    print(f"  {'':14}{'longest run':>16}{'4-grams new':>13}{'distinct-3':>12}", end="")
-    print(f"{'overlap':>9}{'repeats':>9}{'ended':>7}{'copies':>8}")
-    for name, measures in groups.items():
-        own = [s for s in told if str(s["temperature"]) == name]
-        some = own or control
-        runs = sorted(s["run"] for s in some)
-        print(f"  {name:14}{runs[len(runs) // 2]:6} (max {runs[-1]:3})", end="")
-        print(f"{sum(s['new4'] for s in some) / len(some):13.1%}", end="")
-        print(f"{measures['distinct3']:12.3f}{measures['overlap']:9.3f}", end="")
-        print(f"{measures['repetition']:9.3f}", end="")
-        ended, copies = (sum(s[what] for s in own) for what in ("ended", "copy"))
-        print(f"{ended:7}{copies:8}" if own else "")
-
-
-def show_quiz(items, text):  # -> {group: marks}
-    """Print the marks and return them: of all that counts, and of each category."""
-    # A model is asked about the world of its stories; not to know more is no failure.
-    others = [item for item in items if text == "practice" and not item["practice"]]
-    asked = [item for item in items if item not in others]
-    groups = {"practice world" if text == "practice" else "all": asked}
-    for item in asked:
-        groups.setdefault(item["category"], []).append(item)
-    if others:
-        groups["the wide world"] = others
-    found = {name: marks(group) for name, group in groups.items()}
-    print("The quiz (chance is 50 %):")
-    for name, m in found.items():
-        print(f"  {name:15}{m['solved']:4} of {m['of']:3} = {m['share']:4.0%}", end="")
-        print(f"   95 % interval: {m['low']:.0%} to {m['high']:.0%}")
-    return found
-
+    n_bytes = int(byte_lengths[valid].sum())
+    losses, counted = ngram_losses(train, valid, model.config.vocab_size)
+    bits = {name: nats / math.log(2) / n_bytes for name, nats in losses.items()}
+    bits["untrained model"] = result["untrained"]["bits_per_byte"]
+    bits["this model"] = result["stories"]["bits_per_byte"]
+    print(f"\nBits per byte (lower is better); n-grams counted on {counted:,} tokens:")
+    return result | {"baselines": bits, "bytes": n_bytes, "ngram_tokens": counted}
 
 def main():
     started = time.perf_counter()
-    check_constants()
-    tokenizer, text, meta, model, made_from = check_inputs()
-    found = {"format": FORMAT, "text": text, "made_from": made_from}
-    if (OUT / "judge.json").exists():  # somebody has run that quest
-        judge = read_json(OUT / "judge.json", "lessons/quests/judge.py", "judge/1")
-        if judge["model"] == made_from["model"]:
-            found["judge"] = judge
+    tokenizer, model, meta, hashes = check_inputs()
+    text, T = meta["constants"]["TEXT"], model.config.block_size
     train = np.memmap(DATA / "train.bin", dtype="<u2", mode="r")
     valid = np.fromfile(DATA / "valid.bin", dtype="<u2")
-    starts = np.flatnonzero(valid == 2)
     byte_lengths = np.array([0] * 4 + [len(t) for t in tokenizer.token_bytes[4:]])
-    size = int(byte_lengths[valid].sum())
-    weights = sum(w.numel() for w in model.parameters())
-    print(f"[read] {shown(MODEL)}: {weights:,} parameters")
-    print(f"[read] valid.bin: {len(starts):,} stories, {len(valid):,} tokens,", end=" ")
-    print(f"{size:,} bytes")
-    assert size == meta["valid"]["bytes"], "the tokens do not decode to the stories"
-    T = model.config["context"]
-    model, device = choose_device(model, valid, windows(0, min(2 * T, len(valid)), T))
-
-    print(f"[start] every token but <BOS> once, at most {T} tokens before it in view")
-    found |= measure(model, device, train, valid, starts, byte_lengths)
-    found["landmarks"] = ngrams.LANDMARKS if text.startswith("tinystories") else []
-    show_loss(found)
-    told, control, groups = stories_and_copies(model, tokenizer, device, train, valid)
-    show_copies(told, control, groups)
-    found |= {"samples": told, "control": control, "diversity": groups}
-    copies = sum(story["copy"] for story in told)
-    found["copies"], found["copier"] = copies, copies > len(told) / 10
-    verdict = "It copies." if found["copier"] else "It does not copy."
-    print(f"[check] {copies} of {len(told)} stories are copies. {verdict}\n")
-
-    found["quiz"] = take_quiz(model, tokenizer, quiz.read_items(QUIZ), device)
-    found["marks"] = show_quiz(found["quiz"], text)
-    log = OUT.parent / "04_train" / "log.csv"
-    if log.exists():
-        found["log"] = list(csv.DictReader(log.read_text("utf-8").splitlines()))
-    write_whole(OUT / "eval.json", json.dumps(found, indent=1).encode())
-    fill_page("report.html", found, OUT / "report.html")
-    print(f"[wrote] {shown(OUT)}/: report.html eval.json in", end=" ")
-    print(f"{time.perf_counter() - started:.0f} s, {machine.peak_megabytes():,.0f} MB")
+    print(f"[read] {bpe.shown(MODEL)}: {model.config.n_params:,} parameters")
+    print(f"[read] {bpe.shown(DATA / 'valid.bin')}: {len(valid):,} tokens held out")
+    device = gpt.pick_device(model, DEVICE, "05_eval.py")
+    result = {"format": FORMAT, "text": text, "context": T, "made_from": hashes}
+    result |= dict(SAMPLES=SAMPLES, TEMPERATURES=TEMPERATURES, MIN_P=MIN_P, SEED=SEED)
+    print(f"[start] scoring every token but <BOS> once, given up to {T} before it")
+    result |= measure_loss(model, device, train, valid, byte_lengths)
+    result["published"] = PUBLISHED if text in TINYSTORIES else {}
+    for name, bits in result["baselines"].items():
+        bar = "#" * round(48 * bits / max(result["baselines"].values()))
+        print(f"  {name:16}{bits:6.3f} {bar}")
+    for name, bits in result["published"].items():
+        print(f"  published        {bits:5.2f} {name}")
+    result |= check_memorization(model, tokenizer, device, train, valid)
+    result |= take_quiz(model, tokenizer, text, device)
+    judge = OUT / "judge.json"  # grades by lessons/quests/judge.py, if any
+    try:
+        grades = bpe.read_json(judge, "lessons/quests/judge.py", "judge/1")
+        result["judge"] = grades if grades.get("model") == hashes["model"] else None
+    except SystemExit as problem:
+        if judge.exists():
+            print(f"[note] ignored: {str(problem).splitlines()[0]}")
+    page, content = bpe.fill_page("report.html", result), json.dumps(result, indent=1)
+    bpe.write_all({OUT / "eval.json": content, OUT / "report.html": page})
+    seconds, memory = time.perf_counter() - started, gpt.peak_megabytes(device)
+    names = "eval.json report.html" if page else "eval.json"
+    print(f"[wrote] {bpe.shown(OUT)}/: {names} in {seconds:.0f} s", end="")
+    print(f", {memory:,.0f} MB" if memory > 0 else "")  # nan: unknown
     print("Next: python 06_sample.py")
 
-
-# ========================================================================= 9. GUARD
 if __name__ == "__main__":
-    run_stage(main, "05_eval.py")
+    bpe.run_stage(main, "05_eval.py")

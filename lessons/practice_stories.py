@@ -2154,6 +2154,11 @@ def main():
 
 
 if __name__ == "__main__":
-    from plumbing import run_stage  # beside this file; nothing else here needs it
-
-    run_stage(main, "lessons/practice_stories.py")
+    try:
+        main()
+        sys.stdout.flush()  # now, while we can still answer
+    except BrokenPipeError:  # the reader left: python lessons/practice_stories.py 9 | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        stop("Stopped by Ctrl-C.", "The stories above are whole.", "Run it again for more.")

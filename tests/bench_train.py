@@ -1,5 +1,5 @@
-"""How fast does stage 4 train, and how much has it learnt after some minutes? Beside a
-model and a loop as nanoGPT has them, written here anew, on the same machine.
+"""How fast does stage 4 train, and how much has it learned after some minutes? Beside a
+model and a training loop like nanoGPT's, written here anew, on the same machine.
 
     python tests/bench_train.py                         tokens per second, 1M and 10M
     python tests/bench_train.py --dtype bfloat16 --nano-dtype float32
@@ -10,16 +10,16 @@ model and a loop as nanoGPT has them, written here anew, on the same machine.
 
 Run by hand, never by pytest. Each contender is a process of its own. For the speed they
 take turns, round by round; what counts is the median over the rounds of the ratio in
-the same round, because the speed of a shared machine drifts. For what is learnt they
-train one after the other, each alone, on the same 90 % of the stories (chosen by seed
---split, 0) and with the same vocabulary; then stage 5's score tells the bits per byte
-of all other stories. The rate follows the clock, so the last step falls into the last
-second. Whoever sweeps here may also set constants of stage 4: --set WARMUP=0.02.
+the same round, because the speed of a shared machine drifts. For what is learned they
+train one after the other, each alone, on the same 90% of the stories (chosen by seed
+--split, 0) and with the same vocabulary; then stage 5's score gives the bits per byte
+of all other stories. The learning rate follows the clock, so the last step falls into
+the last second. Constants of stage 4 can be set, too: --set WARMUP=0.02.
 """
-
 import argparse
 import ast
 import contextlib
+import functools
 import hashlib
 import importlib
 import inspect
@@ -40,25 +40,22 @@ import torch.nn.functional as F
 from torch import nn
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "lessons")]
-import machine  # noqa: E402
-import texts  # noqa: E402
-
+sys.path.insert(0, str(ROOT))
+UNTOUCHED = dict(os.environ)  # before stage 4 sets a variable for its threads
 bpe, prepare, gpt, train, ev = (
     importlib.import_module(name)
     for name in ("01_bpe", "02_prepare", "03_model", "04_train", "05_eval")
 )
-NAMES = ("n_layer", "n_head", "n_embd", "context")
 SIZES = {"1M": gpt.SIZES["nano"], "10M": gpt.SIZES["tiny"], **gpt.SIZES}
-# What nanoGPT's README gives for a processor, with the rate of its small examples.
+# nanoGPT's README has these for a CPU, with the learning rate of its small examples.
 NANO = {"shape": (4, 4, 128, 64), "batch": 12, "lr": 1e-3}
 
 
-# --------------------------------------------------------- nanoGPT's way: the model
+# ------------------------------------------------------------------ nanoGPT's model
 
 
 class NanoAttention(nn.Module):
-    """All heads at once; dropout modules that also stand there at 0."""
+    """All heads at once; with dropout modules even at 0."""
 
     def __init__(self, C, H, bias):
         super().__init__()
@@ -107,52 +104,46 @@ class NanoBlock(nn.Module):
 
 
 class NanoGPT(nn.Module):
-    """Embeddings, blocks, tied head; all logits at once; weights from 0.02."""
+    """Embeddings, blocks, tied output layer; all logits at once; GPT-2's weights."""
 
     def __init__(self, config, bias):
         super().__init__()
         self.config = config
-        C, L = config["n_embd"], config["n_layer"]
-        self.wte = nn.Embedding(config["vocab_size"], C)
-        self.wpe = nn.Embedding(config["context"], C)
+        C, L = config.n_embd, config.n_layer
+        self.wte = nn.Embedding(config.vocab_size, C)
+        self.wpe = nn.Embedding(config.block_size, C)
         self.drop = nn.Dropout(0.0)
-        self.h = nn.ModuleList(NanoBlock(C, config["n_head"], bias) for _ in range(L))
+        self.h = nn.ModuleList(NanoBlock(C, config.n_head, bias) for _ in range(L))
         self.ln_f = NanoNorm(C, bias)
-        self.lm_head = nn.Linear(C, config["vocab_size"], bias=False)
+        self.lm_head = nn.Linear(C, config.vocab_size, bias=False)
         self.wte.weight = self.lm_head.weight
         for name, weight in self.named_parameters():
             if weight.dim() == 2:
                 narrow = math.sqrt(2 * L) if name.endswith("c_proj.weight") else 1
                 nn.init.normal_(weight, std=0.02 / narrow)
 
-    def forward(self, ids, targets):
+    def forward(self, ids, targets=None):
         x = self.wte(ids) + self.wpe(torch.arange(ids.shape[1], device=ids.device))
         x = self.drop(x)
         for block in self.h:
             x = block(x)
         logits = self.lm_head(self.ln_f(x))
+        if targets is None:
+            return logits, None
         flat = logits.view(-1, logits.size(-1)), targets.reshape(-1)
         return logits, F.cross_entropy(*flat, ignore_index=-1)
-
-    def loss(self, ids, targets, reduction):
-        """For stage 5's score."""
-        logits, _ = self(ids, targets)
-        losses = F.cross_entropy(
-            logits.transpose(1, 2), targets, ignore_index=-1, reduction=reduction
-        )
-        return losses
 
 
 # ------------------------------------------------------------------ two contenders
 
 
 class Nano:
-    """nanoGPT's loop: random places of the file, memmap opened anew for each batch, the
-    next batch drawn after forward, the loss read at every tenth step.
+    """nanoGPT's loop: random positions, memmap opened anew for each batch, the next one
+    drawn after the forward pass, the loss read at every tenth step.
     """
 
     def __init__(self, wanted, config, path, device):
-        self.path, self.device, self.T = path, device, config["context"]
+        self.path, self.device, self.T = path, device, config.block_size
         self.batch = wanted.batch
         self.dtype = getattr(torch, wanted.dtype)
         self.model = NanoGPT(config, wanted.bias).to(device)
@@ -206,27 +197,27 @@ class Nano:
 
 
 class Ours:
-    """Stage 4's own Batches, optimizer and step; the loss read at every tenth."""
+    """Stage 4's own batches, optimizer and step; the loss read at every tenth."""
 
     def __init__(self, wanted, config, path, device):
-        machine.keep_memory()
-        self.device, self.pending = device, []
-        train.PRECISION = wanted.dtype
-        self.model = gpt.GPT(config, train.DROPOUT).to(device).train()
-        self.batches = train.Batches(path, config["context"], wanted.seed)
+        train.tune_memory()
+        self.device, train.PRECISION = device, wanted.dtype
+        config.dropout = train.DROPOUT
+        self.model = gpt.GPT(config).to(device).train()
+        tokens = train.Tokens(path, config.block_size, wanted.seed)
         if wanted.offsets == "random":
-            ids = len(self.batches.ids) - config["context"] - 1
-            self.batches.starts = np.arange(ids)
-        self.optimizer = train.make_optimizer(self.model)
+            rng = np.random.default_rng(wanted.seed)
+            tokens.order = rng.permutation(len(tokens.ids) - config.block_size)
+            tokens.count, tokens.epoch = len(tokens.order), 0
+        self.next_batch = functools.partial(train.get_batch, tokens)
+        self.optimizer = train.configure_optimizer(self.model)
         self.plan = {"accumulate": 1, "micro_batch": wanted.batch}
-        if wanted.compile:
-            pair = self.batches.batch(0, wanted.batch)
-            machine.compile_loss(self.model, *pair, device)
+        self.run = torch.compile(self.model) if wanted.compile else self.model
 
     def step(self, number, steps, max_lr):
         plan = self.plan | {"steps": steps, "max_lr": max_lr}
-        rest = self.batches, number, plan, self.device
-        loss, _ = train.train_step(self.model, self.optimizer, *rest)
+        rest = self.next_batch, number, plan, self.device
+        loss, _ = train.train_step(self.run, self.optimizer, *rest)
         if number % 10 == 0:
             loss.item()
 
@@ -235,8 +226,15 @@ class Ours:
 
 
 def config_of(shape, vocabulary):
-    """(blocks, heads, width, context) -> config of 03."""
-    return dict(zip(NAMES, shape)) | {"vocab_size": vocabulary}
+    """(blocks, heads, width, context) -> GPTConfig."""
+    n_layer, n_head, n_embd, block_size = shape
+    return gpt.GPTConfig(vocabulary, block_size, n_layer, n_head, n_embd)
+
+
+def wait_for(device):
+    """GPUs work in the background; before reading the clock, let them finish."""
+    if device.type != "cpu":
+        getattr(torch, device.type).synchronize()
 
 
 def worker(order):
@@ -251,7 +249,7 @@ def worker(order):
             value = ast.literal_eval(value)
         setattr(train, name, value)
     if wanted.decay == "linear":  # to 0, instead of 04's cosine to a tenth
-        train.learning_rate = lambda step, steps, top, warmup: top * min(
+        train.get_lr = lambda step, steps, top, warmup: top * min(
             (step + 1) / max(1, round(warmup * steps)), 1 - step / steps
         )
     torch.manual_seed(wanted.seed)
@@ -265,13 +263,13 @@ def worker(order):
     number = 0
     for line in sys.stdin:
         command = json.loads(line)
-        machine.wait_for(device)
+        wait_for(device)
         started = time.perf_counter()
         if "steps" in command:
             for _ in range(command["steps"]):
                 contender.step(number, 10_000, wanted.lr)
                 number += 1
-            machine.wait_for(device)
+            wait_for(device)
             answer({"seconds": time.perf_counter() - started})
             continue
         budget, passed = 60 * command["minutes"], 0.0
@@ -282,11 +280,11 @@ def worker(order):
             contender.step(number, steps, wanted.lr)
             number += 1
             if number % 10 == 0 or passed == 0:
-                machine.wait_for(device)
+                wait_for(device)
             passed = time.perf_counter() - started
         found = bits_per_byte(contender.model.eval(), wanted, device)
-        memory = machine.most_megabytes(device)
-        tokens = number * wanted.batch * config["context"]
+        memory = gpt.peak_megabytes(device)
+        tokens = number * wanted.batch * config.block_size
         answer(found | {"steps": number, "tokens": tokens, "megabytes": memory})
 
 
@@ -298,9 +296,8 @@ def bits_per_byte(model, wanted, device):
     """Of all stories of the other part, as stage 5 counts."""
     ids = np.memmap(wanted.valid, dtype="<u2", mode="r")
     tokenizer = bpe.Tokenizer.load(Path(wanted.tokenizer))
-    starts = np.flatnonzero(ids == 2)
-    parts = ev.story_windows(ids, starts, model.config["context"])
-    nats = ev.score(model, ids, parts, device, "scoring")
+    starts = np.flatnonzero(ids == bpe.BOS)
+    nats = ev.score(model, ids, starts, device, "scoring")
     lengths = [len(token) for token in tokenizer.token_bytes]
     lengths[:4] = [0] * 4
     found = ev.summary(nats, ids, starts, np.array(lengths))
@@ -314,6 +311,7 @@ class Process:
         self.process = subprocess.Popen(
             [sys.executable, __file__, "--worker", json.dumps(order)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env=os.environ if order["who"] == "ours" else UNTOUCHED,
         )  # fmt: skip
         self.parameters = self.answer()["parameters"]
 
@@ -321,7 +319,7 @@ class Process:
         for line in self.process.stdout:
             if line.startswith("ANSWER "):
                 return json.loads(line.removeprefix("ANSWER "))
-        raise SystemExit("a worker died; its words stand above")
+        raise SystemExit("a worker died; its error is above")
 
     def ask(self, **command):
         print(json.dumps(command), file=self.process.stdin, flush=True)
@@ -336,7 +334,7 @@ class Process:
 
 
 def random_file(folder, vocabulary):
-    """A file of tokens in stories of 200: for the speed their sense does not matter."""
+    """A file of random tokens in stories of 200: the speed is that of a real text."""
     path = folder / f"random-{vocabulary}.bin"
     if not path.exists():
         ids = np.random.default_rng(0).integers(4, vocabulary, size=4_000_000)
@@ -346,7 +344,7 @@ def random_file(folder, vocabulary):
 
 
 def split_file(text, vocabulary, split, folder):
-    """A text -> its tokenizer and the tokens of 90 % and 10 % of its stories: files."""
+    """A text -> files: its tokenizer, the tokens of 90% and of 10% of its stories."""
     source = Path(text)
     print_of = hashlib.sha256(source.read_bytes()).hexdigest()[:12]
     folder = folder / f"{print_of}-{vocabulary}-{split}"
@@ -354,18 +352,17 @@ def split_file(text, vocabulary, split, folder):
     if all(path.exists() for path in found.values()):
         return found
     folder.mkdir(parents=True, exist_ok=True)
-    tasks = texts.tasks(source)
-    stories = [story for task in tasks for story in texts.read_stories(*task)]
+    tasks = bpe.split_file(source)
+    stories = [story for task in tasks for story in bpe.read_stories(*task)]
     random.Random(split).shuffle(stories)
     cut = len(stories) * 9 // 10
     learn = folder / "learn.txt"
     learn.write_text("\n<|endoftext|>\n".join(stories[:cut]) + "\n", "utf-8")
-    tokenizer, _ = bpe.train(bpe.count_text(texts.tasks(learn), 1), vocabulary, 2)
+    tokenizer, _ = bpe.train(bpe.count_text(bpe.split_file(learn), 1), vocabulary, 2)
     learn.unlink()
     encode = prepare.Encoder(tokenizer).encode
-    bos, eos = (np.array([i], dtype="<u2").tobytes() for i in (2, 3))
     for name, part in (("train", stories[:cut]), ("valid", stories[cut:])):
-        found[name].write_bytes(b"".join(bos + encode(s) + eos for s in part))
+        found[name].write_bytes(b"".join(map(encode, part)))
     found["tokenizer.json"].write_text(tokenizer.to_json(), "utf-8")
     return found
 
@@ -395,7 +392,7 @@ def race(wanted, order, who):
                 seconds = runners[name].ask(steps=wanted.steps)["seconds"]
                 tokens = wanted.steps * this["batch"] * shape[3]
                 speeds[name].append(tokens / seconds)
-        print(f"\n{size} {shape}, vocabulary {wanted.vocab:,}, {this['batch']} texts")
+        print(f"\n{size} {shape}, vocabulary {wanted.vocab:,}, batch {this['batch']}")
         for name, runner in runners.items():
             runner.close()
             ratios = [a / b for a, b in zip(speeds[name], speeds[who[0]])]
@@ -436,12 +433,12 @@ def main():
     parser.add_argument("--device", default=best)
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--nano-dtype", choices=["float32", "bfloat16"],
-                        help="of nanoGPT's way alone; else the same")
+                        help="of nanoGPT alone; else the same")
     parser.add_argument("--compile", action="store_true", help="both of them")
     parser.add_argument("--bias", action="store_true",
                         help="nanoGPT with biases (its train.py has none by default)")
     parser.add_argument("--vocab", type=int, default=0, help="8,192; with --text 4,096")
-    parser.add_argument("--batch", type=int, default=0, help="texts per step")
+    parser.add_argument("--batch", type=int, default=0, help="sequences per step")
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--text", help="stories, as stage 1 reads them")
     parser.add_argument("--who", default="both", choices=["both", "ours", "nanoGPT"])
@@ -450,9 +447,9 @@ def main():
     parser.add_argument("--lr", type=float, default=6e-3, help="of ours with --text")
     parser.add_argument("--decay", default="cosine", choices=["cosine", "linear"])
     parser.add_argument("--offsets", default="story", choices=["story", "random"],
-                        help="where the texts of ours begin")
+                        help="where our sequences start")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
-    parser.add_argument("--split", type=int, default=0, help="seed of the 90 and 10 %%")
+    parser.add_argument("--split", type=int, default=0, help="seed of the 90%%")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE",
                         help="constants of 04_train.py, for ours")
     parser.add_argument("--folder", type=Path,

@@ -71,8 +71,10 @@ def starter():
 class Workshop:
     """A copy of the course in a temporary folder, edited and run as learners do."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, copy=True):
         self.folder = Path(folder)
+        if not copy:
+            return
         for script in SCRIPTS:
             shutil.copy(ROOT / script, self.folder)
         ignore = shutil.ignore_patterns("__pycache__", "*.md", "images")

@@ -15,7 +15,7 @@ import sys
 
 import numpy  # noqa: F401
 import regex  # noqa: F401
-import torch  # noqa: F401
+import torch._dynamo  # noqa: F401  (what every optimizer imports at its first use)
 import tqdm  # noqa: F401
 
 

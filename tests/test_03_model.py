@@ -7,13 +7,18 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-SMALL = {"vocab_size": 50, "context": 16, "n_layer": 2, "n_head": 2, "n_embd": 32}
+SMALL = {"vocab_size": 50, "block_size": 16, "n_layer": 2, "n_head": 2, "n_embd": 32}
+
+
+def loss_of(model, idx, targets):
+    """The loss as training computes it, without keeping logits."""
+    return model(idx, targets, return_logits=False)[1]
 
 
 @pytest.fixture
 def model(gpt):
     torch.manual_seed(0)
-    return gpt.GPT(SMALL).eval()
+    return gpt.GPT(gpt.GPTConfig(**SMALL)).eval()
 
 
 def random_ids(rows, length):
@@ -48,7 +53,7 @@ def test_in_bfloat16_on_a_cpu_ours_gives_what_torchs_attention_gives(gpt, monkey
         gpt, "attention_by_hand", lambda *qkv: taken.append(1) or by_hand(*qkv)
     )
     torch.manual_seed(0)
-    attention = gpt.Attention(n_head=2, n_embd=16, dropout=0.0)
+    attention = gpt.CausalSelfAttention(gpt.GPTConfig(n_head=2, n_embd=16))
     x = torch.randn(3, 9, 16)
     exact = attention(x)
     assert not taken
@@ -60,14 +65,14 @@ def test_in_bfloat16_on_a_cpu_ours_gives_what_torchs_attention_gives(gpt, monkey
         assert len(taken) == 1
 
 
-def test_the_shares_of_attention_sum_to_one_and_none_goes_to_the_future(gpt):
+def test_attention_weights_sum_to_one_and_none_points_to_the_future(gpt):
     q, k, v = (torch.randn(1, 2, 5, 4) for _ in range(3))
-    _, shares = gpt.attention_by_hand(q, k, v)
-    torch.testing.assert_close(shares.sum(-1), torch.ones(1, 2, 5))
-    assert shares.triu(1).abs().max() == 0
+    _, attn_weights = gpt.attention_by_hand(q, k, v)
+    torch.testing.assert_close(attn_weights.sum(-1), torch.ones(1, 2, 5))
+    assert attn_weights.triu(1).abs().max() == 0
 
 
-def test_the_last_queries_alone_fetch_what_they_fetch_among_all(gpt):
+def test_the_last_queries_alone_get_what_they_get_among_all(gpt):
     # With a cache there are fewer queries than keys: the mask's corner is bottom right.
     q, k, v = (torch.randn(1, 2, 6, 4) for _ in range(3))
     all_of_them, _ = gpt.attention_by_hand(q, k, v)
@@ -77,11 +82,11 @@ def test_the_last_queries_alone_fetch_what_they_fetch_among_all(gpt):
 
 def test_splitting_into_heads_keeps_the_numbers_of_a_token_together(gpt):
     # B=1, T=4, C=6, H=2: token t holds 10 t + 0..5, and head 1 must get its last three.
-    attention = gpt.Attention(n_head=2, n_embd=6, dropout=0.0)
+    attention = gpt.CausalSelfAttention(gpt.GPTConfig(n_head=2, n_embd=6))
     with torch.no_grad():
         attention.c_attn.weight.copy_(torch.eye(6).repeat(3, 1))  # q = k = v = x
     x = (10 * torch.arange(4.0)[:, None] + torch.arange(6.0)).view(1, 4, 6)
-    q, _, _ = attention.split(x)
+    q, _, _ = attention.qkv(x)
     assert q.shape == (1, 2, 4, 3)
     assert q[0, 1, 2].tolist() == [23.0, 24.0, 25.0]
     wrong = x.view(1, 2, 4, 3)  # the famous mistake: the same shape, other numbers
@@ -105,10 +110,19 @@ def test_the_check_finds_a_model_that_sees_the_future(gpt, model, monkeypatch):
     assert before > 0
 
 
+def test_a_batch_gives_logits_and_a_loss_that_is_a_number(gpt):
+    shape = {"vocab_size": 1000, "block_size": 64, "n_head": 2, "n_embd": 64}
+    config = gpt.GPTConfig(**shape)
+    idx = torch.randint(1000, (4, 32))
+    logits, loss = gpt.GPT(config)(idx, idx)
+    assert logits.shape == (4, 32, 1000)
+    assert loss.shape == () and math.isfinite(loss.item())
+
+
 def test_an_untrained_model_pays_ln_v_per_token_and_half_a_nat_for_its_opinions(model):
-    # The logits of random weights vary by about 1, which costs 1/2 on the average.
-    ids = random_ids(8, 17)
-    loss = model.loss(ids[:, :-1], ids[:, 1:]).item()
+    # The logits of random weights vary by about 1, which costs 1/2 on average.
+    idx = random_ids(8, 17)
+    loss = loss_of(model, idx[:, :-1], idx[:, 1:]).item()
     assert loss == pytest.approx(math.log(50) + 0.5, abs=0.3)
 
 
@@ -121,90 +135,160 @@ def way(request, monkeypatch):
         assert not torch.is_autocast_enabled("cpu")
 
 
-def test_the_loss_in_pieces_equals_torch_on_all_logits_at_once(model, way):
-    ids, targets = random_ids(3, 16), random_ids(3, 16).roll(1)
+def test_the_loss_in_chunks_equals_torch_on_all_logits_at_once(model, way):
+    idx, targets = random_ids(3, 16), random_ids(3, 16).roll(1)
     targets[1, 4:] = -1  # not counted
-    mine = torch.autograd.grad(model.loss(ids, targets), list(model.parameters()))
-    logits = model(ids).flatten(0, 1)
-    right = F.cross_entropy(logits, targets.flatten(), ignore_index=-1)
-    theirs = torch.autograd.grad(right, list(model.parameters()))
-    torch.testing.assert_close(model.loss(ids, targets), right)
-    torch.testing.assert_close(mine, theirs)
-
-
-def test_the_loss_of_more_rows_than_one_piece_is_the_same(gpt, way):
-    # 1,400 rows; a piece has 2**22 / V = 1,024, so there are a whole one and a rest.
-    model = gpt.GPT(SMALL | {"context": 700, "vocab_size": 4096})
-    ids = random_ids(2, 701)
-    x, y = ids[:, :-1], ids[:, 1:]
-    one_by_one = model.loss(x, y, reduction="none")
-    assert one_by_one.shape == (2, 700)
-    torch.testing.assert_close(one_by_one.mean(), model.loss(x, y))
-    right = F.cross_entropy(model(x).flatten(0, 1), y.flatten())
-    torch.testing.assert_close(model.loss(x, y), right)
+    ours = loss_of(model, idx, targets)
+    logits, loss = model(idx, targets)
+    right = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1)
+    torch.testing.assert_close(ours, right)
+    torch.testing.assert_close(loss, right)
     weights = list(model.parameters())
-    mine = torch.autograd.grad(model.loss(x, y), weights)
-    torch.testing.assert_close(mine, torch.autograd.grad(right, weights))
+    gradients = torch.autograd.grad(ours, weights)
+    torch.testing.assert_close(gradients, torch.autograd.grad(right, weights))
 
 
-def test_the_two_ways_to_a_loss_are_taken_where_they_should_be(model, monkeypatch):
+def test_the_loss_of_more_rows_than_one_chunk_is_the_same(gpt, way):
+    # 1,400 rows; a chunk has 2**22 / V = 1,024, so there are a whole one and a rest.
+    model = gpt.GPT(gpt.GPTConfig(**SMALL | {"block_size": 700, "vocab_size": 4096}))
+    idx = random_ids(2, 701)
+    x, y = idx[:, :-1], idx[:, 1:]
+    ours, right = loss_of(model, x, y), model(x, y)[1]
+    torch.testing.assert_close(ours, right)
+    weights = list(model.parameters())
+    gradients = torch.autograd.grad(ours, weights)
+    torch.testing.assert_close(gradients, torch.autograd.grad(right, weights))
+
+
+def test_each_way_to_a_loss_is_taken_where_it_is_fast(model, monkeypatch):
     taken, operation = [], F.linear_cross_entropy
     monkeypatch.setattr(
         F, "linear_cross_entropy", lambda *a, **k: taken.append(1) or operation(*a, **k)
     )
-    ids = random_ids(2, 9)
-    exact = model.loss(ids, ids)
+    idx = random_ids(2, 9)
+    exact = loss_of(model, idx, idx)
     assert len(taken) == 1
     with torch.autocast("cpu", torch.bfloat16):
-        torch.testing.assert_close(model.loss(ids, ids), exact, rtol=0.02, atol=0.0)
+        bf16 = loss_of(model, idx, idx)
+        torch.testing.assert_close(bf16, exact, rtol=0.02, atol=0.0)
     assert len(taken) == 1
 
 
 def test_with_a_cache_the_logits_are_those_without(model):
-    ids = random_ids(2, 16)
-    at_once = model(ids)
+    idx = random_ids(2, 16)
     cache = model.new_cache()
-    pieces = [model(ids[:, a:b], cache) for a, b in [(0, 5), (5, 6), (6, 10), (10, 16)]]
-    torch.testing.assert_close(torch.cat(pieces, dim=1), at_once)
+    ends = [(0, 5), (5, 6), (6, 10), (10, 16)]
+    parts = [model(idx[:, a:b], cache=cache)[0] for a, b in ends]
+    torch.testing.assert_close(torch.cat(parts, dim=1), model(idx)[0])
 
 
 def test_token_by_token_the_cache_is_filled_in_place(model):
-    ids, cache = random_ids(3, 16), model.new_cache()
+    idx, cache = random_ids(3, 16), model.new_cache()
     with torch.no_grad():
-        one_by_one = [model(ids[:, t : t + 1], cache) for t in range(16)]
-        places = {block.room.data_ptr() for block in cache}
-        torch.testing.assert_close(torch.cat(one_by_one, dim=1), model(ids))
+        parts = [model(idx[:, t : t + 1], cache=cache)[0] for t in range(16)]
+        places = {block.buffer.data_ptr() for block in cache}
+        torch.testing.assert_close(torch.cat(parts, dim=1), model(idx)[0])
     assert [block.length for block in cache] == [16, 16]
     # Two tensors for two blocks, each as long as the context: none was made anew.
-    assert {block.room.shape for block in cache} == {(2, 3, 2, 16, 16)}
+    assert {block.buffer.shape for block in cache} == {(2, 3, 2, 16, 16)}
     assert len(places) == 2
+
+
+# -------------------------------------------------------------------------- generation
+
+
+def test_generate_returns_the_prompt_and_as_many_new_tokens(model):
+    prompt = random_ids(1, 10)
+    idx = model.generate(prompt, 20)  # past the context of 16
+    assert idx.shape == (1, 30)
+    assert torch.equal(idx[:, :10], prompt)
+    assert 0 <= idx.min() and idx.max() < 50
+
+
+def greedy_without_cache(model, idx, count):
+    """The definition of greedy generation, with the same window as generate()."""
+    window = idx
+    for _ in range(count):
+        if window.shape[1] > 16:
+            window = idx[:, -8:]
+        new = model(window)[0][:, -1].argmax(dim=-1, keepdim=True)
+        window, idx = torch.cat([window, new], 1), torch.cat([idx, new], 1)
+    return idx
+
+
+@pytest.mark.parametrize("prompt_length", [1, 15, 16])
+def test_at_temperature_0_and_with_top_k_1_generate_is_greedy(model, prompt_length):
+    prompt = random_ids(3, prompt_length)
+    right = greedy_without_cache(model, prompt, 30)
+    assert torch.equal(model.generate(prompt, 30, temperature=0.0), right)
+    assert torch.equal(model.generate(prompt, 30, top_k=1), right)
+
+
+def test_a_prompt_longer_than_the_context_is_read_from_its_end(model):
+    prompt = random_ids(1, 40)
+    new = model.generate(prompt, 1, temperature=0.0)[:, 40:]
+    assert torch.equal(new, model.generate(prompt[:, -16:], 1, temperature=0.0)[:, 16:])
+
+
+def test_the_same_random_generator_gives_the_same_sample(model):
+    samples = [
+        model.generate(random_ids(2, 3), 10, rng=torch.Generator().manual_seed(seed))
+        for seed in (1, 1, 2)
+    ]
+    assert torch.equal(samples[0], samples[1])
+    assert not torch.equal(samples[0], samples[2])
+
+
+def test_top_k_and_min_p_leave_only_likely_tokens(model):
+    prompt = random_ids(1, 4).repeat(400, 1)
+    probs = model(prompt[:1])[0][0, -1].softmax(dim=-1)
+    best = probs.topk(3).indices.tolist()
+    assert set(model.generate(prompt, 1, top_k=3)[:, -1].tolist()) == set(best)
+    likely = (probs >= 0.5 * probs.max()).nonzero().flatten().tolist()
+    assert set(model.generate(prompt, 1, min_p=0.5)[:, -1].tolist()) <= set(likely)
+    assert len(set(model.generate(prompt, 1)[:, -1].tolist())) > len(likely)
+
+
+def test_generation_ends_once_every_row_has_stopped(model):
+    first = model.generate(random_ids(1, 4), 1, temperature=0.0)[0, -1].item()
+    idx = model.generate(random_ids(1, 4), 20, temperature=0.0, stop_id=first)
+    assert idx.shape == (1, 5) and idx[0, -1] == first
+
+
+def test_generate_leaves_the_model_as_it_was_and_needs_no_gradient(model):
+    model.train()
+    idx = model.generate(random_ids(1, 4), 3)
+    assert model.training and not idx.requires_grad
+
+
+# ----------------------------------------------------------------------- initialization
 
 
 def test_checkpointing_changes_memory_and_not_the_gradient(gpt):
     gradients = []
     for checkpointing in (False, True):
         torch.manual_seed(0)
-        model = gpt.GPT(SMALL).train()
+        model = gpt.GPT(gpt.GPTConfig(**SMALL)).train()
         model.checkpointing = checkpointing
-        ids = random_ids(2, 17)
-        model.loss(ids[:, :-1], ids[:, 1:]).backward()
+        idx = random_ids(2, 17)
+        loss_of(model, idx[:, :-1], idx[:, 1:]).backward()
         gradients.append([weight.grad for weight in model.parameters()])
     torch.testing.assert_close(gradients[0], gradients[1])
 
 
 def test_projections_into_the_stream_start_smaller_by_the_root_of_two_l(gpt):
     torch.manual_seed(0)
-    model = gpt.GPT(SMALL | {"n_layer": 8, "n_embd": 128, "n_head": 4})
+    model = gpt.GPT(gpt.GPTConfig(**SMALL | {"n_layer": 8, "n_embd": 128, "n_head": 4}))
     plain = model.h[0].mlp.c_fc.weight.std().item() * math.sqrt(128)
     narrow = model.h[0].mlp.c_proj.weight.std().item() * math.sqrt(128)
     assert plain / narrow == pytest.approx(math.sqrt(2 * 8), rel=0.05)
 
 
-def test_a_head_starts_by_handing_on_what_it_looks_at(gpt):
+def test_a_head_starts_by_passing_on_what_it_attends_to(gpt):
     # What a value becomes on its way through c_attn and c_proj is mostly itself: the
-    # diagonal of the product is 0.5 / L = 0.25 for L = 2, the rest is chance.
+    # diagonal of the product is 0.5 / L = 0.25 for L = 2, the rest is noise.
     torch.manual_seed(0)
-    model = gpt.GPT(SMALL | {"n_layer": 2, "n_embd": 128, "n_head": 4})
+    model = gpt.GPT(gpt.GPTConfig(**SMALL | {"n_embd": 128, "n_head": 4}))
     attention = model.h[0].attn
     way = attention.c_proj.weight @ attention.c_attn.weight[2 * 128 :]  # (128, 128)
     assert way.diagonal().mean().item() == pytest.approx(0.25, abs=0.02)
@@ -220,13 +304,20 @@ def test_a_head_starts_by_handing_on_what_it_looks_at(gpt):
 )
 def test_each_size_has_the_parameters_it_promises(gpt, monkeypatch, size, millions):
     monkeypatch.setattr(gpt, "SIZE", size)
-    config = gpt.check_constants(vocab_size=8192)
-    parts = gpt.count_parameters(config)
-    assert sum(parts.values()) == pytest.approx(millions * 1e6, rel=0.07)
-    assert config["n_embd"] // config["n_head"] in (32, 64)  # what fast kernels take
-    with torch.device("meta"):  # shapes without memory
-        model = gpt.GPT(config)
-    assert sum(w.numel() for w in model.parameters()) == sum(parts.values())
+    config = gpt.read_size(vocab_size=8192)
+    assert config.n_params == pytest.approx(millions * 1e6, rel=0.07)
+    assert config.n_embd // config.n_head in (32, 64)  # what fast kernels take
+    if size == "nano":
+        weights = gpt.GPT(config).parameters()
+        assert sum(weight.numel() for weight in weights) == config.n_params
+
+
+def test_biases_are_counted_and_start_at_zero(gpt):
+    config = gpt.GPTConfig(**SMALL, bias=True)
+    weights = dict(gpt.GPT(config).named_parameters())
+    assert sum(weight.numel() for weight in weights.values()) == config.n_params
+    biases = [w for name, w in weights.items() if name.endswith("bias")]
+    assert len(biases) == 2 * 6 + 1 and all(not bias.any() for bias in biases)
 
 
 def test_the_operations_add_up_to_what_torch_counts(gpt, model, monkeypatch):
@@ -237,20 +328,50 @@ def test_the_operations_add_up_to_what_torch_counts(gpt, model, monkeypatch):
     monkeypatch.setattr(F, "scaled_dot_product_attention", by_hand)
     with FlopCounterMode(display=False) as counter:
         model(random_ids(3, 16))
-    assert counter.get_total_flops() == 3 * 16 * gpt.flops_per_token(SMALL)
+    assert counter.get_total_flops() == 3 * 16 * model.config.flops_per_token
 
 
 def test_a_saved_model_holds_the_tied_weight_once_and_no_mask(gpt, model, tmp_path):
-    import machine
-
     path = tmp_path / "model.pt"
-    machine.save_checkpoint(path, {"config": SMALL, "weights": model.state_dict()})
+    gpt.save_checkpoint(path, {"config": SMALL, "weights": model.state_dict()})
     weights = torch.load(path, weights_only=True)["weights"]
-    total = sum(weight.numel() for weight in model.parameters())
-    assert sum(weight.numel() for weight in weights.values()) == total
+    assert sum(weight.numel() for weight in weights.values()) == model.config.n_params
     again, _ = gpt.GPT.load(path, "03_model.py")
-    ids = random_ids(1, 16)
-    assert torch.equal(again.eval()(ids), model(ids))
+    idx = random_ids(1, 16)
+    assert torch.equal(again.eval()(idx)[0], model(idx)[0])
+
+
+# ------------------------------------------------------------------------------ devices
+
+
+def test_without_a_gpu_the_device_is_the_cpu(gpt, model, capsys):
+    assert gpt.pick_device(model, "cpu", "06_sample.py").type == "cpu"
+    assert "[plan] device cpu" in capsys.readouterr().out
+
+
+def test_a_device_that_is_not_there_is_refused(gpt, model):
+    with pytest.raises(SystemExit, match="'auto', 'cpu'"):
+        gpt.pick_device(model, "tpu", "06_sample.py")
+
+
+def test_a_gpu_that_computes_other_logits_is_refused(gpt, model, monkeypatch):
+    # Pretend there is a GPU: torch's meta device has no numbers, so lie about "cpu:0".
+    fake = torch.device("cpu", 0)
+    monkeypatch.setattr(gpt, "available_devices", lambda: [fake, torch.device("cpu")])
+    moved = []
+
+    def to(self, device):
+        moved.append(device)
+        with torch.no_grad():
+            self.wte.weight.mul_(1.01)  # wrong by one percent
+        return self
+
+    monkeypatch.setattr(gpt.GPT, "to", to)
+    with pytest.raises(SystemExit) as stopped:
+        gpt.pick_device(model, "auto", "06_sample.py")
+    what, why, how = str(stopped.value).split("\n")
+    assert "does not compute what the CPU computes" in what and moved == [fake]
+    assert how == 'Set DEVICE = "cpu" in 06_sample.py, then: python 06_sample.py'
 
 
 # ------------------------------------------------------------------------- bad inputs
@@ -266,15 +387,19 @@ def with_tokenizer(workshop, small_tokenizer):
     [
         ("huge", "'nano', 'tiny', 'small', 'medium'"),
         (7, "SIZE = 7"),
-        ((4, 3, 64, 128), "64 cannot be shared by 3 heads"),
-        ((0, 2, 64, 128), "SIZE[0] (blocks) = 0"),
-        ((2, 2, 64.5, 128), "SIZE[2] (width) = 64.5"),
+        ((1, 2, 3), "SIZE = (1, 2, 3)"),
+        ((4, 3, 64, 128), "64 cannot be split into 3 heads"),
+        ((0, 2, 64, 128), "SIZE's blocks = 0"),
+        ((2, 2, 64.5, 128), "SIZE's width = 64.5"),
     ],
 )
-def test_a_size_that_cannot_be_is_refused(with_tokenizer, size, words):
-    with_tokenizer.edit("03_model.py", SIZE=size)
-    with_tokenizer.refuses("03_model.py", words, "Edit SIZE")
-    assert not (with_tokenizer.folder / "artifacts/03_model/model.pt").exists()
+def test_a_size_that_cannot_be_is_refused(gpt, monkeypatch, size, words):
+    monkeypatch.setattr(gpt, "SIZE", size)
+    with pytest.raises(SystemExit) as stopped:
+        gpt.read_size(vocab_size=400)
+    lines = str(stopped.value).splitlines()
+    assert len(lines) == 3 and words in "\n".join(lines)
+    assert lines[2].startswith("Edit SIZE")
 
 
 def test_without_a_tokenizer_stage_3_names_stage_1(workshop):
@@ -284,19 +409,22 @@ def test_without_a_tokenizer_stage_3_names_stage_1(workshop):
 def test_without_a_mask_stage_3_stops_and_writes_nothing(with_tokenizer):
     script = with_tokenizer.folder / "03_model.py"
     text = script.read_text("utf-8")
-    assert text.count("is_causal=True)") == 1
-    script.write_text(text.replace("is_causal=True)", "is_causal=False)"), "utf-8")
-    with_tokenizer.refuses("03_model.py", "The causal mask is broken", "Mend Attention")
+    masked = "dropout_p=drop, is_causal=True)"
+    assert text.count(masked) == 1
+    script.write_text(text.replace(masked, "dropout_p=drop)"), "utf-8")
+    with_tokenizer.refuses("03_model.py", "The causal mask is broken", "Fix it")
     assert not (with_tokenizer.folder / "artifacts/03_model/model.pt").exists()
 
 
-def test_a_table_that_forgets_a_weight_is_refused(gpt, model):
-    model.h[0].mlp.c_fc.bias = torch.nn.Parameter(torch.zeros(128))  # nobody counts it
-    with pytest.raises(SystemExit) as stopped:
-        gpt.table(model)
-    what, why, command = str(stopped.value).split("\n")
-    assert "The table counts" in what and "count_parameters()" in why
-    assert command.endswith("python 03_model.py")
+def test_a_cache_that_an_edit_forgot_is_noticed(with_tokenizer):
+    # The learner turns values into twice the values, but only where there is no cache.
+    script = with_tokenizer.folder / "03_model.py"
+    text = script.read_text("utf-8")
+    line = "            k, v = cache.append(k, v)"
+    assert text.count(line) == 1
+    edited = line + "\n        else:\n            v = 2 * v"
+    script.write_text(text.replace(line, edited))
+    with_tokenizer.refuses("03_model.py", "The cases of attention disagree", "KV cache")
 
 
 def test_own_numbers_make_a_model(with_tokenizer, gpt):
@@ -306,5 +434,5 @@ def test_own_numbers_make_a_model(with_tokenizer, gpt):
     model, _ = gpt.GPT.load(
         with_tokenizer.folder / "artifacts/03_model/model.pt", "03_model.py"
     )
-    assert model.config["context"] == 64 and len(model.h) == 1
+    assert model.config.block_size == 64 and len(model.h) == 1
     assert done.stdout.rstrip().endswith("Next: python 04_train.py")

@@ -1,11 +1,11 @@
-"""Stage 5 says what is true: the loss, the ladder, the copies, the quiz.
+"""Stage 5 says what is true: the loss, the baselines, the memorization, the quiz.
 
 Small worlds are built here by hand: a tokenizer, two files of tokens and a model,
 written as stages 1, 2 and 4 write them. Each claim is compared with a plain computation
 of the same thing that shares no code with the script.
 """
-
 import contextlib
+import doctest
 import importlib
 import json
 import math
@@ -13,15 +13,15 @@ import random
 import re
 import tracemalloc
 from collections import Counter
+from dataclasses import asdict
 
-import ngrams
 import numpy as np
-import plumbing
 import practice_stories
 import pytest
-import quiz
-import regex
 import torch
+from conftest import ROOT
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="session")
@@ -31,39 +31,33 @@ def ev():
 
 
 def build(folder, bpe, gpt, train, valid, context=64, width=32, text="practice"):
-    """Write artifacts as stages 1, 2 and 4 do; -> (tokenizer, fresh model)."""
-    find = regex.compile(bpe.GPT2_PATTERN).findall
-    counts = Counter(piece for story in train for piece in find(story))
+    """Write artifacts as stages 1, 2 and 4 do; -> (tokenizer, untrained model)."""
+    counts = Counter(part for story in train for part in bpe.find_pre_tokens(story))
     tokenizer, _ = bpe.train(counts, 500, 2)
     first, second = folder / "artifacts/01_bpe", folder / "artifacts/02_prepare"
-    plumbing.write_whole(first / "tokenizer.json", tokenizer.to_json().encode())
-    sha = plumbing.sha256_of(first / "tokenizer.json")
-    meta = {"format": bpe.FORMAT, "constants": {"TEXT": text}, "tokenizer": sha}
-    plumbing.write_whole(first / "meta.json", json.dumps(meta).encode())
-    meta |= {"format": "02_prepare/2", "vocab_size": len(tokenizer)}
+    bpe.write_all({first / "tokenizer.json": tokenizer.to_json()})
+    meta = {"format": "02_prepare/2", "constants": {"TEXT": text}}
+    meta["tokenizer"] = bpe.sha256_of(first / "tokenizer.json")
     for name, stories in [("train", train), ("valid", valid)]:
         ids = [i for story in stories for i in [2, *tokenizer.encode(story), 3]]
         path = second / f"{name}.bin"
-        plumbing.write_whole(path, np.array(ids, dtype="<u2").tobytes())
+        bpe.write_all({path: np.array(ids, dtype="<u2").tobytes()})
         size = sum(len(story.encode()) for story in stories)
         meta[name] = {"stories": len(stories), "tokens": len(ids), "bytes": size}
-        meta[name]["sha256"] = plumbing.sha256_of(path)
-    plumbing.write_whole(second / "meta.json", json.dumps(meta).encode())
+        meta[name]["sha256"] = bpe.sha256_of(path)
+    bpe.write_all({second / "meta.json": json.dumps(meta)})
     torch.manual_seed(0)
-    config = {"vocab_size": len(tokenizer), "context": context}
-    model = gpt.GPT(config | {"n_layer": 2, "n_head": 2, "n_embd": width}).eval()
-    save(folder, model, meta)
+    model = gpt.GPT(gpt.GPTConfig(len(tokenizer), context, 2, 2, width)).eval()
+    save(folder, gpt, model, meta)
     return tokenizer, model
 
 
-def save(folder, model, meta):
+def save(folder, gpt, model, meta):
     """Write best.pt as stage 4 does."""
-    content = {"format": "04_train/1", "config": model.config, "step": 1}
+    content = {"format": "04_train/2", "config": asdict(model.config), "step": 1}
     content |= {"tokenizer": meta["tokenizer"], "weights": model.state_dict()}
-    content |= {"identity": {"data": meta["train"]["sha256"]}}
-    path = folder / "artifacts/04_train/best.pt"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(content, path)
+    content |= {"fingerprint": {"data": meta["train"]["sha256"]}}
+    gpt.save_checkpoint(folder / "artifacts/04_train/best.pt", content)
 
 
 @contextlib.contextmanager
@@ -75,7 +69,12 @@ def inside(folder, ev, bpe):
         patch.setattr(ev, "MODEL", folder / "artifacts/04_train/best.pt")
         patch.setattr(ev, "OUT", folder / "artifacts/05_eval")
         patch.setattr(ev, "SAMPLES", 5)
+        patch.setattr(ev, "DEVICE", "cpu")
         yield patch
+
+
+def evaluated(folder):
+    return json.loads((folder / "artifacts/05_eval/eval.json").read_text("utf-8"))
 
 
 def short_stories(count, seed, sentences=5):
@@ -87,25 +86,36 @@ def short_stories(count, seed, sentences=5):
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory, bpe, gpt):
-    """(folder, tokenizer, a fresh model, training ids, validation ids)."""
+    """(folder, tokenizer, untrained model, training ids, validation ids)."""
     folder = tmp_path_factory.mktemp("world")
     stories = short_stories(260, seed=3)
     tokenizer, model = build(folder, bpe, gpt, stories[:200], stories[200:])
-    read = [np.fromfile(folder / f"artifacts/02_prepare/{n}.bin", "<u2") for n in
-            ("train", "valid")]  # fmt: skip
-    return folder, tokenizer, model, *read
+    files = [folder / f"artifacts/02_prepare/{name}.bin" for name in ("train", "valid")]
+    return folder, tokenizer, model, *(np.fromfile(file, "<u2") for file in files)
+
+
+def bytes_of(tokenizer):
+    return np.array([0] * 4 + [len(token) for token in tokenizer.token_bytes[4:]])
+
+
+def test_the_examples_in_the_script_are_right(ev):
+    outcome = doctest.testmod(ev)
+    assert outcome.attempted >= 3 and outcome.failed == 0
+
+
+def stories_of(ids):
+    """The stories of a file, as lists of ids."""
+    return [story.tolist() for story in np.split(ids, np.flatnonzero(ids == 2)[1:])]
 
 
 # ------------------------------------------------------------------------ the loss
 
 
 @pytest.mark.parametrize("context", [1, 2, 3, 8, 9, 64])
-def test_windows_score_every_token_once_with_at_least_half_a_context_of_past(
-    ev, context
-):
+def test_windows_score_every_token_once_from_at_least_half_a_context(ev, context):
     for length in [1, 2, 3, 8, 9, 10, 17, 40, 65, 66]:
         scored = []
-        for first, begin, end in ev.windows(100, 100 + length, context):
+        for first, begin, end in ev.sliding_windows(100, 100 + length, context):
             assert 100 <= first < begin < end <= 100 + length
             assert end - 1 - first <= context  # no more than the model can read
             for token in range(begin, end):
@@ -120,13 +130,13 @@ def reference(model, ids, begin, end):
     windows begin every half context (rounded up); a token belongs to the first window
     that holds it as the successor of one of its inputs."""
     model = model.double()
-    context, nats = model.config["context"], {}
+    context, nats = model.config.block_size, {}
     step = -(-context // 2)
     for token in range(begin + 1, end):
         window = max(0, math.ceil((token - begin - context) / step))
         past = ids[begin + window * step : token].astype(np.int64)
         with torch.no_grad():
-            logits = model(torch.from_numpy(past)[None])[0, -1]
+            logits = model(torch.from_numpy(past)[None])[0][0, -1]
         nats[token] = -logits.log_softmax(0)[int(ids[token])].item()
     model.float()
     return nats
@@ -135,338 +145,460 @@ def reference(model, ids, begin, end):
 def test_the_loss_is_that_of_one_token_at_a_time_in_float64(ev, gpt, world):
     _, tokenizer, _, _, valid = world
     starts = np.flatnonzero(valid == 2)[:6]
-    ids = valid[: starts[5]]
-    starts = starts[:5]
+    ids, starts = valid[: starts[5]], starts[:5]
     torch.manual_seed(1)
-    config = {"vocab_size": len(tokenizer), "n_layer": 2, "n_head": 2, "n_embd": 32}
-    model = gpt.GPT(config | {"context": 24}).eval()  # shorter than the stories
-    for weight in model.parameters():  # not the mild beginning of a training
+    context = 24  # shorter than the stories
+    model = gpt.GPT(gpt.GPTConfig(len(tokenizer), context, 2, 2, 32)).eval()
+    for weight in model.parameters():  # not as mild as an untrained model
         weight.data *= 2
-    sizes = np.array([0] * 4 + [len(t) for t in tokenizer.token_bytes[4:]])
     ends = [*starts[1:], len(ids)]
-    assert min(e - b for b, e in zip(starts, ends)) > 24
+    assert min(e - b for b, e in zip(starts, ends)) > context
     by_story = {}
     for begin, end in zip(starts, ends):
         by_story |= reference(model, ids, begin, end)
     sliding = reference(model, ids, 0, len(ids))
     sliding = {token: cost for token, cost in sliding.items() if ids[token] != 2}
-    parts = {
-        "by story": (by_story, ev.story_windows(ids, starts, 24)),
-        "sliding": (sliding, ev.windows(0, len(ids), 24)),
-    }
-    for name, (expected, windows) in parts.items():
-        nats = ev.score(model, ids, windows, torch.device("cpu"), "test")
-        found = ev.summary(nats, ids, starts, sizes)
+    for begins, expected in [(starts, by_story), ([0], sliding)]:
+        nats = ev.score(model, ids, begins, CPU, "test")
+        result = ev.summary(nats, ids, starts, bytes_of(tokenizer))
+        assert result["tokens"] == len(expected) == len(ids) - 5
         loss = sum(expected.values()) / len(expected)
-        assert found["tokens"] == len(expected) == len(ids) - 5, name
-        assert found["loss"] == pytest.approx(loss, abs=1e-5), name
+        assert result["loss"] == pytest.approx(loss, abs=1e-5)
         for token, cost in expected.items():
-            assert nats[token] == pytest.approx(cost, abs=1e-3), (name, token)
+            assert nats[token] == pytest.approx(cost, abs=1e-3), token
 
 
 def test_special_tokens_cost_nats_but_have_no_bytes(ev, world):
     _, tokenizer, model, _, valid = world
     starts = np.flatnonzero(valid == 2)
-    sizes = np.array([0] * 4 + [len(t) for t in tokenizer.token_bytes[4:]])
-    parts = ev.story_windows(valid, starts, 64)
-    nats = ev.score(model, valid, parts, torch.device("cpu"), "test")
-    found = ev.summary(nats, valid, starts, sizes)
-    text = "".join(tokenizer.decode(valid.tolist()))
+    nats = ev.score(model, valid, starts, CPU, "test")
+    result = ev.summary(nats, valid, starts, bytes_of(tokenizer))
+    n_bytes = len(tokenizer.decode(valid.tolist()).encode())
     assert (nats[valid == 2] == 0).all() and (nats[valid == 3] > 0).all()
-    assert found["tokens"] == (valid != 2).sum()  # <EOS> is one of them
-    assert found["bits_per_byte"] == pytest.approx(
-        nats.sum() / math.log(2) / len(text.encode())
-    )
-    assert found["perplexity"] == pytest.approx(math.exp(nats.sum() / found["tokens"]))
+    assert result["tokens"] == (valid != 2).sum()  # <EOS> is one of them
+    bits = nats.sum() / math.log(2)
+    assert result["bits_per_byte"] == pytest.approx(bits / n_bytes)
+    perplexity = math.exp(nats.sum() / result["tokens"])
+    assert result["perplexity"] == pytest.approx(perplexity)
+
+
+def test_one_story_has_no_interval(ev, world):
+    _, tokenizer, model, _, valid = world
+    story = valid[: np.flatnonzero(valid == 3)[0] + 1]
+    nats = ev.score(model, story, [0], CPU, "test")
+    result = ev.summary(nats, story, np.array([0]), bytes_of(tokenizer))
+    assert result["plus_minus"] is None and result["loss"] > 0
 
 
 def test_the_batch_size_changes_nothing(ev, world, monkeypatch):
     _, _, model, _, valid = world
-    parts = ev.story_windows(valid, np.flatnonzero(valid == 2), 64)
-    many = ev.score(model, valid, parts, torch.device("cpu"), "test")
-    monkeypatch.setattr(ev, "TOKENS_AT_ONCE", 1)  # one window after the other
-    one = ev.score(model, valid, parts, torch.device("cpu"), "test")
-    assert np.abs(many - one).max() < 1e-4
+    starts = np.flatnonzero(valid == 2)[:20]
+    ids = valid[: starts[-1]]
+    many = ev.score(model, ids, starts[:-1], CPU, "test")
+    monkeypatch.setattr(ev, "LOGITS_AT_ONCE", 1)  # one window after the other
+    single = ev.score(model, ids, starts[:-1], CPU, "test")
+    assert np.abs(many - single).max() < 1e-4
 
 
 def test_losses_by_position_add_up_to_the_whole(ev):
     starts = np.array([0, 5, 9])
     nats = np.array([0, 1, 2, 3, 4, 0, 1, 1, 1, 0, 7], dtype=float)
-    places = ev.by_position(nats, starts)
-    assert places[0] == (1, 1, 3, 3.0)  # the first tokens cost 1, 1 and 7
-    assert sum(count * mean for *_, count, mean in places) == nats.sum()
-    assert sum(count for *_, count, _ in places) == 8
-    assert [low for low, *_ in places[1:]] == [high + 1 for _, high, *_ in places[:-1]]
+    rows = ev.by_position(nats, starts)
+    assert rows[0] == (1, 1, 3, 3.0)  # the first tokens cost 1, 1 and 7
+    assert sum(count * mean for *_, count, mean in rows) == nats.sum()
+    assert sum(count for *_, count, _ in rows) == 8
+    assert [low for low, *_ in rows[1:]] == [high + 1 for _, high, *_ in rows[:-1]]
 
 
-# ---------------------------------------------------------------------- the ladder
+def file_of(*lengths):
+    """Documents <BOS>, that many tokens, <EOS>, as one array of ids."""
+    return np.concatenate([[2, *[9] * n, 3] for n in lengths]).astype("<u2")
+
+
+def test_some_stories_are_whole_and_evenly_spread(ev):
+    ids = file_of(*range(1, 101))
+    stories, starts = ev.some_stories(ids, 10)
+    stories = np.split(stories, starts[1:])
+    assert len(stories) == 10 and len({len(story) for story in stories}) == 10
+    assert all(story[0] == 2 and story[-1] == 3 for story in stories)
+    assert stories[0].tolist() == [2, 9, 3]  # the first one
+
+
+@pytest.mark.parametrize("lengths, expected", [
+    ((5,), 1),  # a single document
+    ((0, 0, 3), 3),  # empty stories
+    ((70_000,), 8),  # one book: passages of it
+    ((3_000,), 2),  # a short one: its passages do not overlap
+    ((10, 70_000, 10), 8),  # a book among stories: longer than half of the file
+])  # fmt: skip
+def test_documents_of_any_length_give_some_stories(ev, lengths, expected):
+    ids, starts = ev.some_stories(file_of(*lengths), 8)
+    stories = np.split(ids, starts[1:])
+    assert len(stories) == expected
+    assert all(2 <= len(story) <= 1024 for story in stories)
+
+
+# ------------------------------------------------------------------- the baselines
 
 
 def plain_trigram(train, valid, V, k2, k3):
-    """Bits of valid by an interpolated trigram, with dictionaries and a loop."""
-    one, two, three = Counter(), Counter(), Counter()
-    context1, context2 = Counter(), Counter()
+    """Nats of valid by an interpolated trigram, with dictionaries and a loop; and the
+    sum of the probabilities of all tokens after two that were seen."""
+    c1, c2, c3, context1, context2 = (Counter() for _ in range(5))
     history = [3]
     for token in train:
         if token != 2:
-            one[token] += 1
-            two[history[-1], token] += 1
+            c1[token] += 1
+            c2[history[-1], token] += 1
             context1[history[-1]] += 1
-            three[history[-2], history[-1], token] += 1
+            c3[history[-2], history[-1], token] += 1
             context2[history[-2], history[-1]] += 1
         history.append(token)
-    total, bits, history = sum(one.values()), Counter(), [3]
+    total = sum(c1.values())
+
+    def probs(u, v, w):
+        p1 = (c1[w] + 1) / (total + V)
+        p2 = (c2[v, w] + k2 * p1) / (context1[v] + k2)
+        return p1, p2, (c3[u, v, w] + k3 * p2) / (context2[u, v] + k3)
+
+    nats, history = Counter(), [3]
     for token in valid:
         if token != 2:
-            u, v = history[-2:]
-            p1 = (one[token] + 1) / (total + V)
-            p2 = (two[v, token] + k2 * p1) / (context1[v] + k2)
-            p3 = (three[u, v, token] + k3 * p2) / (context2[u, v] + k3)
-            for name, p in zip(("unigram", "bigram", "trigram"), (p1, p2, p3)):
-                bits[name] -= math.log2(p)
+            names = "unigram", "bigram", "trigram"
+            for name, p in zip(names, probs(*history[-2:], token)):
+                nats[name] -= math.log(p)
         history.append(token)
-    return bits
+    return nats, sum(probs(train[3], train[4], w)[2] for w in range(V))
 
 
-@pytest.mark.parametrize("chunk", [2**21, 1000, 64])  # files much longer than a chunk
-def test_the_trigram_agrees_with_a_plain_computation(world, monkeypatch, chunk):
+def choices(ev, tuning, counted, V):
+    """k2 and k3 with the lowest loss on the stories left out, by the plain way."""
+    options = (0.3, 1, 3, 10, 30, 100, 300, 1000)
+
+    def loss(name, k2, k3):
+        return plain_trigram(counted, tuning, V, k2, k3)[0][name]
+
+    k2 = min(options, key=lambda k: loss("bigram", k, 1))
+    return k2, min(options, key=lambda k: loss("trigram", k2, k))
+
+
+@pytest.mark.parametrize("chunk", [2**20, 1000, 64])  # files much longer than a chunk
+def test_the_baselines_agree_with_a_plain_computation(ev, world, monkeypatch, chunk):
     _, tokenizer, _, train, valid = world
-    monkeypatch.setattr(ngrams, "CHUNK", chunk)
+    monkeypatch.setattr(ev, "CHUNK", chunk)
     V = len(tokenizer)
-    found, how = ngrams.ngram_losses(train, valid, V)
-    counted = train[: how["counted_tokens"]].tolist()
-    assert 0.9 * len(train) < len(counted) < len(train)
-    expected = plain_trigram(counted, valid.tolist(), V, how["k2"], how["k3"])
-    size = len(tokenizer.decode(valid.tolist()).encode())
-    for name, bits in expected.items():
-        assert found[name] / math.log(2) / size == pytest.approx(bits / size, abs=1e-9)
-    assert found["unigram"] > found["bigram"] > found["trigram"]
+    losses, tokens = ev.ngram_losses(train, valid, V)
+    assert 0.9 * len(train) < tokens < len(train) and train[tokens] == 2
+    counted, tuning = train[:tokens].tolist(), train[tokens:].tolist()
+    expected, sum_of_probs = plain_trigram(
+        counted, valid.tolist(), V, *choices(ev, tuning, counted, V)
+    )
+    for name, nats in expected.items():
+        assert losses[name] == pytest.approx(nats, rel=1e-9), name
+    assert sum_of_probs == pytest.approx(1)
+    assert losses["uniform"] == (valid != 2).sum() * math.log(V)
+    assert losses["uniform"] > losses["unigram"] > losses["bigram"] > losses["trigram"]
 
 
-def test_the_weights_of_the_trigram_are_not_chosen_on_the_validation_stories(world):
+def test_n_grams_are_counted_from_a_limited_number_of_tokens(ev, world, monkeypatch):
     _, tokenizer, _, train, valid = world
-    _, how = ngrams.ngram_losses(train, valid, len(tokenizer))
-    _, other = ngrams.ngram_losses(train, valid[:100], len(tokenizer))
-    assert how == other
+    monkeypatch.setattr(ev, "NGRAM_TOKENS", 3000)
+    losses, tokens = ev.ngram_losses(train, valid, len(tokenizer))
+    assert 2700 < tokens < 3000
+    same, _ = ev.ngram_losses(train[:3000], valid, len(tokenizer))
+    assert losses == same
 
 
-def test_probabilities_of_the_trigram_sum_to_one(world):
-    _, tokenizer, _, train, _ = world
-    V = len(tokenizer)
-    u, v = int(train[3]), int(train[4])
-    every = [np.array([2, 9, u, v, w]) for w in range(V) if w != 2]
-    counts = ngrams.Counts(train, every, V)
-    total = 0
-    for text in every:
-        one, vw, v1, uvw, uv = (values[-1] for values in counts.facts(text))
-        total += (uvw + 5 * (vw + 3 * one) / (v1 + 3)) / (uv + 5)
-    assert total == pytest.approx(1 - 5 * 3 * counts.unigram[2] / ((v1 + 3) * (uv + 5)))
+def test_one_long_document_has_baselines_too(ev, world):
+    _, tokenizer, _, train, valid = world
+    book = train[(train != 2) & (train != 3)]
+    book = np.concatenate([[2], book, [3]]).astype("<u2")
+    losses, tokens = ev.ngram_losses(book, valid, len(tokenizer))
+    assert 0.94 * len(book) < tokens < 0.96 * len(book)
+    assert losses["unigram"] > losses["trigram"]
 
 
-# ---------------------------------------------------------------------- the copies
+# ------------------------------------------------------------------- memorization
 
 
-def longest_common_run(ids, train):
+def longest_common(ids, train):
     """The slow and certain way."""
-    best = 0
-    text = " " + " ".join(map(str, train)) + " "
+    best, text = 0, " " + " ".join(map(str, train)) + " "
     for i in range(len(ids)):
-        while (
-            i + best < len(ids)
-            and f" {' '.join(map(str, ids[i : i + best + 1]))} " in text
-        ):
+        while i + best < len(ids):
+            if f" {' '.join(map(str, ids[i : i + best + 1]))} " not in text:
+                break
             best += 1
     return best
 
 
 @pytest.mark.parametrize("letters", [2, 5, 40])
-def test_the_longest_copied_run_is_exact(letters, monkeypatch):
-    dice = random.Random(letters)
-    monkeypatch.setattr(ngrams, "CHUNK", 50)
-    for _ in range(15):
-        train = np.array([dice.randrange(letters) for _ in range(300)], dtype="<u2")
-        texts = [[dice.randrange(letters) for _ in range(dice.randrange(1, 40))]
-                 for _ in range(6)]  # fmt: skip
-        texts.append(train[100:130].tolist())  # a copy
-        texts.append(texts[0])  # the same text twice
-        automaton = ngrams.Automaton(texts).read(train)
-        for ids in texts:
-            runs = automaton.runs(ids)
-            for end, (length, where) in enumerate(runs, start=1):
-                assert ids[end - length : end] == train[where - length : where].tolist()
-                longer = ids[max(0, end - length - 1) : end]
-                if len(longer) > length:  # one more token, and it stands nowhere
-                    assert longest_common_run(longer, train.tolist()) <= length
-            assert max(run for run, _ in runs) == longest_common_run(
-                ids, train.tolist()
-            )
+@pytest.mark.parametrize("n", [4, 8])
+def test_the_longest_match_is_exact(ev, monkeypatch, letters, n):
+    rng = random.Random(letters)
+    monkeypatch.setattr(ev, "CHUNK", 50)
+    for _ in range(8):
+        train = np.array([rng.randrange(letters) for _ in range(300)], dtype="<u2")
+        stories = [[rng.randrange(letters) for _ in range(rng.randrange(1, 40))]
+                   for _ in range(6)]  # fmt: skip
+        stories.append(train[100:130].tolist())  # a copy, across the edge of a chunk
+        stories.append(train[295:].tolist() * 3)  # the end of the file
+        stories.append(stories[0])  # the same story twice
+        matches = ev.longest_matches(train, stories, n)
+        for ids, (length, start, place) in zip(stories, matches):
+            expected = longest_common(ids, train.tolist())
+            assert length == (expected if expected >= n else 0)
+            match = ids[start : start + length]
+            assert match == train[place : place + length].tolist()
 
 
-@pytest.mark.parametrize("chunk", [2**21, 97])
-def test_the_nearest_story_is_the_one_with_most_4_grams_in_common(
-    world, monkeypatch, chunk
-):
+def test_a_story_is_compared_with_the_training_text(ev, world):
     _, tokenizer, _, train, valid = world
-    monkeypatch.setattr(ngrams, "CHUNK", chunk)
+    strange = [[2, 3], [2, 70, 3], [2, 70, 71]]  # the last one has no <EOS>
+    stories = stories_of(valid)[:15] + strange
+    rows = ev.compare_with_training(tokenizer, train, stories, 8)
 
     def grams(ids):
-        return {tuple(ids[i : i + 4]) for i in range(len(ids) - 3)}
+        return [tuple(ids[i : i + 4]) for i in range(len(ids) - 3)]
 
-    starts = np.flatnonzero(train == 2)
-    stories = {int(b): grams(part.tolist()) for b, part in
-               zip(starts, np.split(train, starts[1:]))}  # fmt: skip
-    everywhere = set().union(*stories.values())
-    texts = [part.tolist() for part in np.split(valid, np.flatnonzero(valid == 2)[1:])]
-    texts = [*texts[:20], [2, 3]]  # a story of nothing has no 4-grams
-    for ids, (seen, share, place) in zip(texts, ngrams.nearest(train, texts)):
-        own = grams(ids)
-        best = max(len(own & other) for other in stories.values())
-        assert share == best / max(1, len(own))
-        assert seen == len(own & everywhere) / max(1, len(own))
-        assert len(own & stories[place]) == best if own else place == 0
+    known, text = set(grams(train.tolist())), tokenizer.decode(train.tolist())
+    for ids, row in zip(stories, rows):
+        ids = [2, *tokenizer.encode(tokenizer.decode(ids)), 3]
+        new = [gram not in known for gram in grams(ids)]
+        assert row["new_4grams"] == (np.mean(new) if new else 0)
+        assert row["tokens"] == len(ids)
+        assert "".join(row["parts"]) == row["text"] == tokenizer.decode(ids)
+        assert row["parts"][1] in text and row["parts"][1] in row["source"]
+    assert max(row["match"] for row in rows) > 8 and rows[-2]["source"] == ""
+    assert [row["ended"] for row in rows[-3:]] == [True, True, False]
 
 
 def test_the_memory_of_the_searches_does_not_grow_with_the_training_text(
-    tmp_path, monkeypatch
+    ev, tmp_path, monkeypatch
 ):
-    # A chunk is set to 16 K here, so that texts of a quarter and of one million tokens
-    # are to it what 30 and 130 million are to a real one. Measured with the real chunk
-    # and 448 million tokens: see lessons/07_evaluation.md.
-    monkeypatch.setattr(ngrams, "CHUNK", 2**14)
-    dice = np.random.default_rng(0)
-    texts = [[2, *dice.integers(4, 300, 100).tolist(), 3] for _ in range(10)]
-    valid = np.concatenate(texts).astype("<u2")
+    # With chunks of 16 K tokens, texts of a quarter and of one million tokens are as
+    # much longer than a chunk as real ones of 16 and 64 million.
+    monkeypatch.setattr(ev, "CHUNK", 2**14)
+    rng = np.random.default_rng(0)
+    stories = [[2, *rng.integers(4, 300, 100).tolist(), 3] for _ in range(10)]
     peaks = {}
     for size in (2**18, 2**20):
-        ids = dice.integers(4, 300, size).astype("<u2")
-        ids[::100], ids[99::100] = 2, 3
+        ids = rng.integers(4, 300, size).astype("<u2")
         ids.tofile(tmp_path / "train.bin")
         train = np.memmap(tmp_path / "train.bin", dtype="<u2", mode="r")
-        monkeypatch.setattr(ngrams, "KEPT", 20_000)
-        for name, search, arguments in [
-            ("counting", ngrams.ngram_losses, (train, valid, 300, (1,))),
-            ("copies", ngrams.Automaton(texts).read, (train[: size // 4],)),
-            ("nearest", ngrams.nearest, (train, texts)),
-        ]:
+        for search in (lambda: ev.count_ngrams(train, np.concatenate(stories), 4),
+                       lambda: ev.longest_matches(train, stories, 8)):  # fmt: skip
             tracemalloc.start()
-            search(*arguments)
-            peaks[name, size] = tracemalloc.get_traced_memory()[1]
+            search()
+            peaks.setdefault(size, []).append(tracemalloc.get_traced_memory()[1])
             tracemalloc.stop()
-    for name in ("counting", "copies", "nearest"):
-        assert peaks[name, 2**20] < 1.3 * peaks[name, 2**18] + 2**20, peaks
+    assert max(peaks[2**20]) < 1.3 * max(peaks[2**18]) + 2**20, peaks
 
 
 @pytest.fixture(scope="module")
-def copier(tmp_path_factory, bpe, gpt):
-    """A model that has read 50 stories until it knows them by heart."""
-    folder = tmp_path_factory.mktemp("copier")
-    stories = short_stories(110, seed=8, sentences=2)
-    tokenizer, model = build(folder, bpe, gpt, stories[:50], stories[50:], 64, 64)
-    ids = torch.zeros(50, 65, dtype=torch.int64)
-    targets = torch.full((50, 65), -1)
-    for row, story in enumerate(stories[:50]):
+def overfit(tmp_path_factory, bpe, gpt):
+    """A model that was trained on 30 stories until it had memorized them."""
+    folder = tmp_path_factory.mktemp("overfit")
+    stories = short_stories(70, seed=8, sentences=2)
+    tokenizer, model = build(folder, bpe, gpt, stories[:30], stories[30:], 64, 64)
+    idx = torch.zeros(30, 65, dtype=torch.int64)
+    targets = torch.full((30, 65), -1)
+    for row, story in enumerate(stories[:30]):
         story = torch.tensor([2, *tokenizer.encode(story), 3][:65])
-        ids[row, : len(story)] = targets[row, : len(story)] = story
+        idx[row, : len(story)] = targets[row, : len(story)] = story
     optimizer = torch.optim.AdamW(model.parameters(), lr=8e-3, betas=(0.9, 0.95))
     torch.manual_seed(0)
-    for step in range(100):
-        some = torch.randperm(50)[:25]
-        loss = model.train().loss(ids[some, :-1], targets[some, 1:])
+    for step in range(80):
+        some = torch.randperm(30)[:15]
+        loss = model.train()(idx[some, :-1], targets[some, 1:], return_logits=False)[1]
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for group in optimizer.param_groups:
-            group["lr"] = 8e-3 * min(1, (step + 1) / 10) * (1 - step / 105)
+            group["lr"] = 8e-3 * min(1, (step + 1) / 10) * (1 - step / 85)
         optimizer.step()
         optimizer.zero_grad()
-    assert loss < 0.4, "the fixture has not learnt them"
+    assert loss < 0.4, "the fixture has not memorized them"
     meta = json.loads((folder / "artifacts/02_prepare/meta.json").read_text())
-    save(folder, model, meta)
+    save(folder, gpt, model, meta)
     return folder, tokenizer, model.eval()
 
 
-def test_a_model_that_knows_50_stories_by_heart_is_called_a_copier(
-    ev, bpe, copier, capsys
-):
-    folder, tokenizer, _ = copier
+def test_a_model_that_has_memorized_30_stories_is_found_out(ev, bpe, overfit, capsys):
+    folder, tokenizer, _ = overfit
     with inside(folder, ev, bpe):
         ev.main()
-    found = json.loads((folder / "artifacts/05_eval/eval.json").read_text())
-    assert found["copier"] and found["copies"] >= 4
-    assert "It copies." in capsys.readouterr().out
-    copy = next(story for story in found["samples"] if story["copy"])
+    result = evaluated(folder)
+    assert result["copies"] >= 4 and result["samples"] == 20
+    assert f"{result['copies']} of 20 samples are verbatim" in capsys.readouterr().out
+    low, high = result["interval"]
+    assert 0.05 < low < result["copies"] / 20 < high
+    samples = [story for name, group in result["groups"].items() if name != "held out"
+               for story in group["stories"]]  # fmt: skip
+    copies = [story for story in samples if story["copy"]]
+    assert len(copies) == result["copies"]
     train = np.fromfile(folder / "artifacts/02_prepare/train.bin", "<u2")
-    assert copy["cut"][1] in tokenizer.decode(train.tolist())
-    assert "".join(copy["cut"]) == copy["text"]
-    assert copy["nearest_share"] > 0.4 and not copy["opening_new"]
-    # Learnt by heart means: easy what it has read, hard what it has not.
-    assert found["training_stories"]["loss"] < 0.5 < found["stories"]["loss"]
+    assert copies[0]["parts"][1] in tokenizer.decode(train.tolist())
+    # Memorized: training stories are easy, held-out stories are hard.
+    assert result["training_stories"]["loss"] < 0.5 < result["stories"]["loss"]
 
 
-def test_a_fresh_model_is_not_called_a_copier(ev, bpe, world, capsys):
+def test_an_untrained_model_copies_nothing(ev, bpe, gpt, world, capsys, monkeypatch):
     folder = world[0]
-    judged = folder / "artifacts/05_eval/judge.json"
-    plumbing.write_whole(judged, b'{"format": "judge/1", "model": "another"}')
+    monkeypatch.setattr(gpt, "peak_megabytes", lambda device: math.nan)  # as on Windows
+    graded = folder / "artifacts/05_eval/judge.json"
+    bpe.write_all({graded: '{"format": "judge/1", "model": "another"}'})
     with inside(folder, ev, bpe):
         ev.main()
-    found = json.loads((folder / "artifacts/05_eval/eval.json").read_text())
-    assert found["copies"] == 0 and not found["copier"]
-    assert "It does not copy." in capsys.readouterr().out
-    assert found["ladder"]["this model"] == pytest.approx(
-        found["ladder"]["untrained model"], rel=0.1
-    )
-    assert found["ladder"]["uniform"] > found["ladder"]["trigram"]
-    assert found["landmarks"] == []  # those are about TinyStories, and this is not
-    assert "judge" not in found  # those marks are of another model
-    judged.write_bytes(b'{"format": "jud')
-    with inside(folder, ev, bpe), pytest.raises(SystemExit, match="judge.py"):
+    result, out = evaluated(folder), capsys.readouterr().out
+    assert result["copies"] == 0 and result["interval"][1] < 0.2
+    assert "0 of 20 samples are verbatim copies" in out and " MB" not in out
+    bits = result["baselines"]
+    assert bits["this model"] == pytest.approx(bits["untrained model"], rel=0.1)
+    assert list(bits)[:4] == ["uniform", "unigram", "bigram", "trigram"]
+    assert result["published"] == {}  # those are about TinyStories, and this is not
+    assert result["judge"] is None  # those grades are of another model
+    assert f"counted on {result['ngram_tokens']:,} tokens" in out
+
+
+@pytest.mark.parametrize("content", [
+    b'{"format": "jud',  # cut short
+    b'["judge/1"]',  # no object
+    b"\xff\xfe",  # no text
+    b'{"format": "judge/0"}',  # of another version
+])  # fmt: skip
+def test_damaged_grades_are_one_note_and_no_reason_to_stop(
+    ev, bpe, world, capsys, content
+):
+    folder = world[0]
+    (folder / "artifacts/05_eval").mkdir(parents=True, exist_ok=True)
+    (folder / "artifacts/05_eval/judge.json").write_bytes(content)
+    with inside(folder, ev, bpe) as patch:
+        # Everything else was shown above; what is left takes no time.
+        patch.setattr(ev, "measure_loss", lambda *_: {"baselines": {"this model": 1.0}})
+        patch.setattr(ev, "check_memorization", lambda *_: {})
+        patch.setattr(ev, "take_quiz", lambda *_: {})
         ev.main()
+    notes = [line for line in capsys.readouterr().out.splitlines() if "[note]" in line]
+    assert len(notes) == 1 and "judge.json" in notes[0]
+    assert evaluated(folder).get("judge") is None
 
 
-def test_real_stories_are_the_control_and_no_copies(ev):
-    control = [{"run": 30, "run_share": 0.2}, {"run": 48, "run_share": 0.9}]
-    assert ev.is_copy({"run": 60, "run_share": 0.5}, control)
-    assert not ev.is_copy({"run": 48, "run_share": 0.9}, control)  # as the real ones do
-    assert not ev.is_copy(
-        {"run": 60, "run_share": 0.4}, control
-    )  # most of it is its own
+def memorization_of(ev, bpe, world, monkeypatch, stories):
+    """What check_memorization says about these stories (lists of ids) as samples."""
+    _, tokenizer, model, train, valid = world
+    monkeypatch.setattr(ev, "TEMPERATURES", (1.0,))
+    monkeypatch.setattr(ev, "SAMPLES", len(stories))
+    monkeypatch.setattr(ev, "sample", lambda *_: stories)
+    return ev.check_memorization(model, tokenizer, CPU, train, valid)
 
 
-def test_the_opening_is_the_first_sentence():
-    assert (
-        ngrams.first_sentence('"Hello," said Tom. Then he ran.') == '"Hello," said Tom.'
-    )
-    assert ngrams.first_sentence('"Good morning!" said Tom.') == '"Good morning!"'
-    assert ngrams.first_sentence("no end") == "no end"
-    assert ngrams.first_sentence("") == ""
+def test_a_copy_is_half_of_a_story_and_longer_than_any_held_out_match(
+    ev, bpe, world, monkeypatch, capsys
+):
+    _, tokenizer, _, train, valid = world
+    longest = max(stories_of(train), key=len)
+    noise = np.random.default_rng(0).integers(4, 400, 2 * len(longest)).tolist()
+    noise = tokenizer.encode(tokenizer.decode(noise))
+    stories = [longest, [*longest[:-1], *noise[: len(longest) // 2], 3],
+               [*longest[:-1], *noise, 3], stories_of(valid)[0], [2, 3]]  # fmt: skip
+    result = memorization_of(ev, bpe, world, monkeypatch, stories)
+    rows = result["groups"]["1.0"]["stories"]
+    assert len(longest) > result["longest_held_out"] + 5  # the test needs that
+    assert [row["copy"] for row in rows] == [True, True, False, False, False]
+    assert result["copies"] == 2
+    assert not any(row["copy"] for row in result["groups"]["held out"]["stories"])
+    out = capsys.readouterr().out
+    assert f"({result['longest_held_out']} tokens)" in out  # what it can detect
+    assert "cannot tell" in out and "95% interval" in out  # and what it cannot
 
 
-def test_diversity_tells_the_same_story_told_twice():
-    same = ngrams.diversity(["one two three four five"] * 2)
-    assert same["overlap"] == 1 and same["distinct1"] == 0.5 and same["repetition"] == 0
-    again = ngrams.diversity(["a b c d a b c d", "x y"])
-    assert again["repetition"] == 1 / 10 and again["overlap"] == 0
+def test_samples_that_resemble_each_other_have_few_distinct_3_grams(
+    ev, bpe, world, monkeypatch
+):
+    alike = [[2, 10, 11, 12, 13, 3]] * 4
+    different = [[2, i, 50 + i, 100 + i, 3] for i in range(4, 8)]
+    for stories, expected in ((alike, 0.25), (different, 1.0)):
+        result = memorization_of(ev, bpe, world, monkeypatch, stories)
+        assert result["groups"]["1.0"]["distinct3"] == expected
 
 
-# --------------------------------------------------------------------- the telling
+def test_a_name_of_the_training_text_is_a_copy(
+    ev, bpe, gpt, tmp_path, monkeypatch, capsys
+):
+    # Most names have fewer than 8 tokens, so matches of 8 could not be found in them.
+    rng, parts = random.Random(0), ("an", "bel", "do", "ra")
+    names = ["".join(rng.choices(parts, k=rng.randint(4, 8))) for _ in range(300)]
+    names = list(dict.fromkeys(names))
+    learned, held_out = names[:200], names[200:]
+    tokenizer, model = build(tmp_path, bpe, gpt, learned, held_out, context=16)
+    files = [tmp_path / f"artifacts/02_prepare/{n}.bin" for n in ("train", "valid")]
+    ids = [[2, *tokenizer.encode(name), 3] for name in learned[:10] + held_out[:10]]
+    world = (tmp_path, tokenizer, model, *(np.fromfile(file, "<u2") for file in files))
+    result = memorization_of(ev, bpe, world, monkeypatch, ids)
+    assert result["shortest_match"] == 4
+    assert "Under 4 tokens count as 0" in capsys.readouterr().out
+    rows = result["groups"]["1.0"]["stories"]
+    assert min(row["match"] == row["tokens"] for row in rows[:10])  # all of it
+    assert [row["copy"] for row in rows] == [True] * 10 + [False] * 10
 
 
-def test_stories_are_the_same_in_every_run_and_end_at_eos(ev, copier):
-    _, _, model = copier
-    cpu = torch.device("cpu")
-    one, two = ev.tell(model, 6, 0.8, cpu), ev.tell(model, 6, 0.8, cpu)
-    assert one == two
-    for ids in one:
-        assert ids[0] == 2 and not {0, 1, 2, 3} & set(ids[1:-1])
-        assert ids[-1] == 3 or len(ids) == model.config["context"]
+@pytest.mark.parametrize("shape", ["one book", "a book among stories", "empty stories"])
+def test_documents_of_any_length_are_evaluated(ev, bpe, gpt, tmp_path, shape):
+    stories = short_stories(300, seed=11)
+    book = "\n".join(stories[:100])
+    train, valid = {
+        "one book": ([book], [book[12_000:]]),
+        "a book among stories": ([book, *stories[150:200]], [stories[200], book]),
+        "empty stories": (["", *stories[:100], ""], ["", *stories[200:230], ""]),
+    }[shape]
+    build(tmp_path, bpe, gpt, train, valid, context=32, text="my text.txt")
+    with inside(tmp_path, ev, bpe):
+        ev.main()
+    result = evaluated(tmp_path)
+    assert 0 < result["stories"]["loss"] < 20
+    assert (result["stories"]["plus_minus"] is None) == (shape == "one book")
+    held_out = result["groups"]["held out"]["stories"]
+    assert all(row["tokens"] <= 2 * 32 for row in held_out)  # as long as samples
+
+
+# -------------------------------------------------------------------- the samples
+
+
+def test_samples_are_the_same_in_every_run_and_end_at_eos(ev, overfit, monkeypatch):
+    _, _, model = overfit
+    monkeypatch.setattr(ev, "SAMPLES", 6)
+    stories = ev.sample(model, 0.8, CPU)
+    assert stories == ev.sample(model, 0.8, CPU) and len(stories) == 6
+    for ids in stories:
+        assert ids[0] == 2 and 3 not in ids[1:-1]
+        assert ids[-1] == 3 or len(ids) == model.config.block_size
+
+
+def test_many_samples_are_generated_64_at_a_time(ev, overfit, monkeypatch):
+    _, _, model = overfit
+    sizes = []
+    monkeypatch.setattr(ev, "SAMPLES", 100)
+
+    def generate(idx, *_, **__):
+        sizes.append(len(idx))
+        return idx
+
+    monkeypatch.setattr(model, "generate", generate)
+    assert len(ev.sample(model, 0.8, CPU)) == 100 and sizes == [64, 36]
+
+
+def test_stage_5_samples_as_stage_6_does(ev):
+    text = (ROOT / "06_sample.py").read_text("utf-8")
+    assert float(re.search(r"^MIN_P = ([\d.]+)", text, re.MULTILINE)[1]) == ev.MIN_P
 
 
 # ------------------------------------------------------------------------ the quiz
 
 
 def test_the_quiz_has_sixty_items_in_five_categories_with_endings_of_one_form(
-    bpe, world
+    ev, world
 ):
-    items = quiz.read_items(plumbing.ROOT / "lessons" / "quiz.txt")
+    items = ev.read_quiz(ev.QUIZ)
     assert len(items) >= 60 and sum(item["practice"] for item in items) >= 30
     groups = Counter((item["category"], item["practice"]) for item in items)
     categories = ("facts", "reasoning", "context", "grammar", "names")
@@ -474,54 +606,92 @@ def test_the_quiz_has_sixty_items_in_five_categories_with_endings_of_one_form(
     assert min(groups.values()) >= 8
     asked = [(item["text"], item["right"]) for item in items]
     assert len(set(asked)) == len(asked)
-    tokenizer = world[1]
+    encode = world[1].encode
     for item in items:
         for ending in (item["right"], item["wrong"]):
             # The cut between text and ending must be one that the tokenizer makes too.
-            whole = tokenizer.encode(item["text"] + " " + ending)
-            assert whole == tokenizer.encode(item["text"]) + tokenizer.encode(
-                " " + ending
-            )
+            whole = encode(item["text"] + " " + ending)
+            assert whole == encode(item["text"]) + encode(" " + ending)
 
 
-def test_neither_longer_nor_shorter_endings_are_right_more_often():
-    items = quiz.read_items(plumbing.ROOT / "lessons" / "quiz.txt")
+def test_neither_longer_nor_shorter_endings_are_right_more_often(ev):
+    items = ev.read_quiz(ev.QUIZ)
     longer = sum(len(item["right"]) > len(item["wrong"]) for item in items)
     shorter = sum(len(item["right"]) < len(item["wrong"]) for item in items)
     assert abs(longer - shorter) <= 0.2 * len(items)
 
 
-def test_the_quiz_scores_each_ending_per_byte_after_its_text(ev, world):
+def test_the_quiz_scores_each_ending_per_byte_after_its_text(
+    ev, world, tmp_path, monkeypatch
+):
     _, tokenizer, model, _, _ = world
-    items = quiz.read_items(plumbing.ROOT / "lessons" / "quiz.txt")[:3]
-    ev.take_quiz(model, tokenizer, items, torch.device("cpu"))
+    blocks = re.sub(r"(?m)^#.*\n", "", ev.QUIZ.read_text("utf-8")).strip().split("\n\n")
+    monkeypatch.setattr(ev, "QUIZ", tmp_path / "quiz.txt")
+    ev.QUIZ.write_text("# mine\n\n" + "\n\n\n".join(blocks[:4]) + "\n", "utf-8")
+    items = ev.take_quiz(model, tokenizer, "practice", CPU)["quiz"]
+    assert len(items) == 4
     for item in items:
         for side in ("right", "wrong"):
-            text = [2, *tokenizer.encode(item["text"])][-63:]
             ending = tokenizer.encode(" " + item[side])
-            # The context is 64 tokens: the oldest are given up.
-            ids = torch.tensor([(text + ending)[-65:]])
+            # The context is 64 tokens: the oldest are dropped.
+            ids = [2, *tokenizer.encode(item["text"]), *ending][-65:]
             with torch.no_grad():
-                chances = model(ids[:, :-1])[0].log_softmax(-1)
-            right = chances[range(-len(ending), 0), ids[0, -len(ending) :]]
-            size = len((" " + item[side]).encode())
-            assert item[f"{side}_nats"] == pytest.approx(
-                -right.sum().item() / size, abs=1e-4
-            )
+                log_probs = model(torch.tensor([ids[:-1]]))[0][0].log_softmax(-1)
+            right = log_probs[range(-len(ending), 0), ids[-len(ending) :]]
+            per_byte = -right.sum().item() / len((" " + item[side]).encode())
+            assert item[f"{side}_nats"] == pytest.approx(per_byte, abs=1e-4)
         assert item["solved"] == (item["right_nats"] < item["wrong_nats"])
 
 
-def test_on_practice_text_only_the_practice_world_counts(ev):
-    items = [
-        {"category": "facts", "practice": p, "solved": p} for p in (True, False)
-    ] * 5
-    found = ev.show_quiz(items, "practice")
-    assert next(iter(found.items()))[0] == "practice world"
-    assert (
-        found["practice world"]["share"] == 1 and found["the wide world"]["share"] == 0
-    )
-    assert found["facts"]["of"] == 5
-    assert ev.show_quiz(items, "tinystories")["all"]["share"] == 0.5
+QUIZ = """facts practice
+A sparrow can
++ fly.
+- fry.
+
+facts
+The capital of France is
++ Paris.
+- Berlin.
+"""
+
+
+@pytest.mark.parametrize("text, names", [
+    ("practice", ["practice world", "facts", "wider world"]),
+    ("tinystories", ["all", "facts"]),
+])  # fmt: skip
+def test_on_practice_text_only_the_practice_world_counts(
+    ev, world, tmp_path, monkeypatch, text, names
+):
+    _, tokenizer, model, _, _ = world
+    monkeypatch.setattr(ev, "QUIZ", tmp_path / "quiz.txt")
+    ev.QUIZ.write_text(QUIZ, "utf-8")
+    results = ev.take_quiz(model, tokenizer, text, CPU)["quiz_results"]
+    assert list(results) == names
+    counts = [group["of"] for group in results.values()]
+    assert counts == ([1, 1, 1] if text == "practice" else [2, 2])
+
+
+def test_without_a_quiz_there_is_one_note(ev, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(ev, "QUIZ", tmp_path / "quiz.txt")
+    result = ev.take_quiz(None, None, "practice", CPU)
+    assert result == {"quiz": [], "quiz_results": {}}
+    out = capsys.readouterr().out
+    assert out.startswith("[note]") and out.count("\n") == 1
+    assert "quiz.txt is missing" in out
+
+
+@pytest.mark.parametrize("text", [
+    "",  # nothing at all
+    "facts\nThe sky is\n+ blue.",  # one ending
+    "facts wide\nThe sky is\n+ blue.\n- wood.",  # what is wide?
+    "facts\n+ blue.\n- wood.",  # no text
+    "facts\nThe sky is\n+ blue.\n+ red.\n- wood.",  # two right endings
+])  # fmt: skip
+def test_a_quiz_that_cannot_be_read_is_refused(ev, tmp_path, text):
+    (tmp_path / "quiz.txt").write_text(text, "utf-8")
+    with pytest.raises(SystemExit, match="cannot be read") as stopped:
+        ev.read_quiz(tmp_path / "quiz.txt")
+    assert len(str(stopped.value).split("\n")) == 3
 
 
 def test_the_interval_is_wilsons(ev):
@@ -536,9 +706,8 @@ def test_the_interval_is_wilsons(ev):
 
 def test_two_runs_give_the_same_eval_json(workshop, ev, bpe, gpt):
     stories = short_stories(60, seed=4)
-    build(
-        workshop.folder, bpe, gpt, stories[:40], stories[40:], text="tinystories-mini"
-    )
+    text = "tinystories-mini"
+    build(workshop.folder, bpe, gpt, stories[:40], stories[40:], text=text)
     workshop.edit("05_eval.py", SAMPLES=5)
     done = workshop.run("05_eval.py")
     assert done.returncode == 0, done.stderr
@@ -548,10 +717,10 @@ def test_two_runs_give_the_same_eval_json(workshop, ev, bpe, gpt):
         ev.main()  # another process than the first, so other hashes of strings too
     assert result.read_bytes() == first
     assert "Next: python 06_sample.py" in done.stdout
-    found = json.loads(first)
-    assert len(found["landmarks"]) > 4  # the text is TinyStories, it says
-    for name, bits, protocol in found["landmarks"]:
-        assert bits < 1 and protocol in done.stdout and name in done.stdout
+    published = evaluated(workshop.folder)["published"]
+    assert len(published) > 4  # the text is TinyStories, it says
+    for name, bits in published.items():
+        assert bits < 1 and name in done.stdout
     (workshop.folder / "artifacts/04_train/best.pt").unlink()
     workshop.refuses("05_eval.py", "best.pt is missing", "python 04_train.py")
     assert result.read_bytes() == first
@@ -560,7 +729,6 @@ def test_two_runs_give_the_same_eval_json(workshop, ev, bpe, gpt):
 def refused(ev, *expected):
     """The checks must stop with three lines that hold the expected words."""
     with pytest.raises(SystemExit) as stopped:
-        ev.check_constants()
         ev.check_inputs()
     lines = str(stopped.value).split("\n")
     assert len(lines) == 3, lines
@@ -571,30 +739,29 @@ def refused(ev, *expected):
 def test_what_does_not_belong_together_is_refused(ev, bpe, gpt, tmp_path):
     stories = short_stories(40, seed=5)
     _, model = build(tmp_path, bpe, gpt, stories[:30], stories[30:])
-    second, best = (
-        tmp_path / "artifacts/02_prepare",
-        tmp_path / "artifacts/04_train/best.pt",
-    )
+    second = tmp_path / "artifacts/02_prepare"
+    best = tmp_path / "artifacts/04_train/best.pt"
     meta = json.loads((second / "meta.json").read_text())
     with inside(tmp_path, ev, bpe) as patch:
         ev.check_inputs()
         for name, value in [("SAMPLES", 0), ("SAMPLES", 2.5), ("SEED", -1),
-                            ("TOKENS_AT_ONCE", 0)]:  # fmt: skip
+                            ("MIN_P", 1.5), ("MIN_P", "0.1")]:  # fmt: skip
+            before = getattr(ev, name)
             patch.setattr(ev, name, value)
             refused(ev, name, "05_eval.py")
-            patch.setattr(ev, name, 5)
-        for wrong in (0.8, (), (0.8, 0), ("warm",)):
+            patch.setattr(ev, name, before)
+        for wrong in (0.8, (), (0.8, 0), ("warm",), None, ((0.5, 1.0), 0.8)):
             patch.setattr(ev, "TEMPERATURES", wrong)
             refused(ev, "TEMPERATURES", "05_eval.py")
         patch.setattr(ev, "TEMPERATURES", (1,))
 
-        save(tmp_path, model, meta | {"train": {"sha256": "of another file"}})
+        save(tmp_path, gpt, model, meta | {"train": {"sha256": "of another file"}})
         refused(ev, "another train.bin", "python 04_train.py")
-        save(tmp_path, model, meta | {"tokenizer": "another"})
+        save(tmp_path, gpt, model, meta | {"tokenizer": "another"})
         refused(ev, "best.pt was made with another tokenizer", "python 04_train.py")
         best.write_bytes(best.read_bytes()[:1000])
         refused(ev, "best.pt cannot be read", "python 04_train.py")
-        save(tmp_path, model, meta)
+        save(tmp_path, gpt, model, meta)
         ev.check_inputs()
 
         valid = (second / "valid.bin").read_bytes()
@@ -610,37 +777,8 @@ def test_what_does_not_belong_together_is_refused(ev, bpe, gpt, tmp_path):
         refused(ev, "meta.json is missing", "python 02_prepare.py")
 
 
-@pytest.mark.parametrize(
-    "text, words",
-    [
-        ("", "holds no items"),
-        ("facts\nThe sky is\n+ blue.", "cannot be read"),  # one ending
-        ("facts wide\nThe sky is\n+ blue.\n- wood.", "cannot be read"),  # what is wide?
-        ("facts\n+ blue.\n- wood.", "cannot be read"),  # no text
-    ],
-)
-def test_a_quiz_that_cannot_be_read_is_refused(tmp_path, text, words):
-    (tmp_path / "quiz.txt").write_text(text, "utf-8")
-    with pytest.raises(SystemExit, match=words) as stopped:
-        quiz.read_items(tmp_path / "quiz.txt")
-    assert len(str(stopped.value).split("\n")) == 3
-
-
-def test_a_gpu_that_computes_wrongly_is_not_used(ev, monkeypatch):
-    class Model:
-        where = "cpu"
-
-        def to(self, device):
-            self.where = device.type
-            return self
-
-        def cpu(self):
-            return self.to(torch.device("cpu"))
-
-    gpu = torch.device("cuda")
-    monkeypatch.setattr(ev.machine, "devices", lambda: [gpu, torch.device("cpu")])
-    for there, expected in [(100.01, "cuda"), (103.0, "cpu")]:
-        costs = {"cpu": np.array([100.0]), "cuda": np.array([there])}
-        monkeypatch.setattr(ev, "score", lambda *a, costs=costs: costs[a[3].type])
-        model, device = ev.choose_device(Model(), None, None)
-        assert (model.where, device.type) == (expected, expected)
+def test_a_device_that_does_not_exist_is_refused(ev, bpe, world):
+    with inside(world[0], ev, bpe) as patch:
+        patch.setattr(ev, "DEVICE", "abacus")
+        with pytest.raises(SystemExit, match="DEVICE = 'abacus' in 05_eval.py"):
+            ev.main()

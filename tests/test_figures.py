@@ -1,6 +1,6 @@
 """The figures: whole SVG files, drawn from a run's artifacts, the same each time."""
+import dataclasses
 import hashlib
-import importlib
 import json
 import os
 import re
@@ -13,7 +13,6 @@ import torch
 from conftest import ROOT
 
 sys.path.append(str(ROOT / "lessons" / "images"))
-import machine
 import make_figures
 
 NAMES = ["learning.svg", "lengths.svg", "attention.svg", "loss.svg", "rate.svg"]
@@ -24,23 +23,22 @@ HOSTILE = "A tale of </script> & <b>\x07\nthe end"  # what a story may hold
 def world(tmp_path, monkeypatch, bpe, gpt):
     """What a run of three evaluations leaves behind, too small to be worth running."""
     folder = {n: tmp_path / n for n in ("01_bpe", "02_prepare", "03_model", "04_train")}
-    for name, path in folder.items():
+    for path in folder.values():
         path.mkdir()
-    tokens = [b"<PAD>", b"<UNK>", b"<BOS>", b"<EOS>", *(bytes([b]) for b in range(256))]
-    th = 4 + ord("t"), 4 + ord("h")
-    tokenizer = bpe.Tokenizer([*tokens, b"th"], [th])
+    byte_id = bpe.Tokenizer([]).byte_id
+    tokenizer = bpe.Tokenizer([(byte_id[ord("t")], byte_id[ord("h")])])  # one merge: th
     (folder["01_bpe"] / "tokenizer.json").write_text(tokenizer.to_json(), "utf-8")
-    digest = sha256(folder["01_bpe"] / "tokenizer.json")
-    ids = [tokenizer.bos, *tokenizer.encode("Once there was a fox " * 3), tokenizer.eos]
+    ids = [bpe.BOS, *tokenizer.encode("Once there was a fox " * 5), bpe.EOS]
     for name in ("train.bin", "valid.bin"):
         np.array(ids, dtype="<u2").tofile(folder["02_prepare"] / name)
     torch.manual_seed(1)
-    config = {"vocab_size": len(tokenizer), "context": 80, "n_layer": 2, "n_head": 2}
-    model = gpt.GPT(config | {"n_embd": 8})
-    content = {"config": model.config, "weights": model.state_dict(), "rows": []}
+    sizes = {"block_size": 80, "n_layer": 2, "n_head": 2, "n_embd": 8}
+    model = gpt.GPT(gpt.GPTConfig(vocab_size=len(tokenizer), **sizes))
+    content = {"config": dataclasses.asdict(model.config), "rows": []}
+    content["weights"] = model.state_dict()
     weights = b"".join(w.numpy().tobytes() for w in model.state_dict().values())
-    content["identity"] = {"model": hashlib.sha256(weights).hexdigest()}
-    content["tokenizer"] = digest
+    content["fingerprint"] = {"model": hashlib.sha256(weights).hexdigest()}
+    content["tokenizer"] = sha256(folder["01_bpe"] / "tokenizer.json")
     log = "step,tokens,lr,train_loss,grad_norm,valid_loss\n"
     for step in range(1, 7):
         row = {"step": step, "tokens": step * 1000, "lr": step / 1000}
@@ -48,18 +46,19 @@ def world(tmp_path, monkeypatch, bpe, gpt):
         if step % 2 == 0:
             row |= {"valid_loss": 6.5 / step}
         log += ",".join(str(value) for value in row.values()) + "\n"
-        content["rows"].append(row | ({"story": HOSTILE} if step % 2 == 0 else {}))
-    machine.save_checkpoint(folder["03_model"] / "model.pt", dict(content))
+        content["rows"].append(row | ({"sample": HOSTILE} if step % 2 == 0 else {}))
+    gpt.save_checkpoint(folder["03_model"] / "model.pt", dict(content))
     for name in ("best.pt", "last.pt"):
-        machine.save_checkpoint(folder["04_train"] / name, dict(content))
+        gpt.save_checkpoint(folder["04_train"] / name, dict(content))
     os.utime(folder["04_train"] / "last.pt", (0, 0))  # midnight, 1970-01-01
     (folder["04_train"] / "log.csv").write_text(log, "utf-8")
-    ladder = dict(zip(("uniform", "unigram", "bigram", "trigram"), (8, 6, 4, 2)))
-    found = {"format": "05_eval/1", "ladder": ladder, "bytes": 100}
-    found |= {"stories": {"tokens": 100}, "untrained": {"loss": 5.6}}
-    found["made_from"] = {"model": sha256(folder["04_train"] / "best.pt")}
+    names = "uniform", "unigram", "bigram", "trigram"
+    result = {"format": "05_eval/2", "baselines": dict(zip(names, (8, 6, 4, 2)))}
+    result |= {"stories": {"tokens": 100}, "untrained": {"loss": 5.6}, "bytes": 100}
+    result["made_from"] = {"model": sha256(folder["04_train"] / "best.pt")}
     (tmp_path / "05_eval").mkdir()
-    (tmp_path / "05_eval" / "eval.json").write_text(json.dumps(found), "utf-8")
+    (tmp_path / "05_eval" / "eval.json").write_text(json.dumps(result), "utf-8")
+    monkeypatch.setattr(bpe, "OUT", folder["01_bpe"])
     monkeypatch.setattr(make_figures, "IN", tmp_path)
     monkeypatch.setattr(make_figures, "OUT", tmp_path / "images")
     monkeypatch.setattr(make_figures, "SENTENCE", "the </svg> & the moth")
@@ -82,7 +81,7 @@ def elements(text, tag):
     return xml.fromstring(text).iter("{http://www.w3.org/2000/svg}" + tag)
 
 
-def test_every_figure_is_whole_and_says_what_it_is_and_whence(world):
+def test_every_figure_is_whole_and_says_what_it_is_and_where_from(world):
     for name, text in drawn(world).items():
         assert len(list(elements(text, "title"))) == 1, name
         assert all(len(e.text) > 20 for e in elements(text, "desc")), name
@@ -116,7 +115,7 @@ def test_equal_artifacts_give_equal_files(world):
     assert drawn(world) == drawn(world)
 
 
-def test_the_rows_of_the_attention_map_sum_to_one(world):
+def test_the_attention_weights_of_a_row_sum_to_one(world):
     text = drawn(world)["attention.svg"]
     rows = {}
     for bar in elements(text, "rect"):
@@ -133,13 +132,13 @@ def test_a_line_of_a_story_breaks_between_words_and_the_rest_is_dots(world):
     assert said == ["one two", "three four ..."]
 
 
-def test_improbable_tokens_are_coloured_and_given_words_are_not(world, monkeypatch):
+def test_improbable_tokens_are_colored_and_given_words_are_not(world, monkeypatch):
     run = make_figures.read_run()
-    assert run["prompt"] == "Once there was a"
+    assert run["prompt"].startswith("Once there")
     monkeypatch.setattr(make_figures, "ABSURD", 1.0)  # then every token is
-    (line,) = make_figures.surprise(run, "Once there was a fox", 99, 1)
-    grey = [text for c, text in line if c == "soft"]
-    assert "".join(grey) == "Oncetherewasa"
+    (line,) = make_figures.surprise(run, run["prompt"] + " fox", 99, 1)
+    gray = [text for c, text in line if c == "soft"]
+    assert "".join(gray) == run["prompt"].replace(" ", "")
     assert [text for c, text in line if c == "red" and text] == list("fox")
 
 
@@ -161,7 +160,7 @@ def test_a_stage_that_has_not_run_is_named_in_three_lines(world, name, writer):
 def test_figures_of_two_different_runs_are_refused(world):
     best = world / "04_train" / "best.pt"
     best.write_bytes(best.read_bytes() + b"\0")
-    with pytest.raises(SystemExit, match="eval.json tells of another model"):
+    with pytest.raises(SystemExit, match="eval.json is about another model"):
         make_figures.main()
 
 

@@ -1,6 +1,7 @@
 """The judge's quest asks a server of ours, which answers as badly as real ones do."""
 
 import contextlib
+import doctest
 import importlib
 import json
 import os
@@ -9,10 +10,10 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import plumbing
+import numpy as np
 import pytest
-import torch
-from test_05_eval import build, short_stories
+from conftest import ROOT
+from test_take_home import lively, write_best
 
 GOOD = {"grammar": 8, "creativity": 6, "consistency": 7, "plot": 5, "age": "C"}
 SECRET = "sk-nobody-may-see-this"
@@ -21,7 +22,7 @@ SECRET = "sk-nobody-may-see-this"
 @pytest.fixture(scope="module")
 def quest():
     """The quest as a module."""
-    sys.path.append(str(plumbing.ROOT / "lessons" / "quests"))
+    sys.path.append(str(ROOT / "lessons" / "quests"))
     return importlib.import_module("judge")
 
 
@@ -82,7 +83,7 @@ def wrap(text):
 @pytest.fixture
 def ask(quest, tmp_path, monkeypatch):
     """ask(answers) -> (what the judge says about a story, the server)."""
-    monkeypatch.setattr(quest, "TIMEOUT", 0.4)
+    monkeypatch.setattr(quest, "TIMEOUT", 30)
     pauses = []
     monkeypatch.setattr(quest.time, "sleep", pauses.append)
 
@@ -102,6 +103,11 @@ def ask(quest, tmp_path, monkeypatch):
 
 def without_text(entry):
     return {name: entry[name] for name in GOOD}
+
+
+def test_the_examples_in_the_docstrings_are_true(quest):
+    failed, tried = doctest.testmod(quest)
+    assert tried > 0 and failed == 0
 
 
 # --------------------------------------------------------------------- the answers
@@ -167,9 +173,8 @@ def test_a_good_answer_is_taken_and_kept_with_its_assessment(ask):
     assert len(server.asked) == 1
     content = server.asked[0]["messages"][0]["content"]
     assert "Once upon a *** time, Tom ran." in content
-    assert content.index("assessment") < content.index(
-        '"grammar"'
-    )  # words before marks
+    # Words before marks.
+    assert content.index("assessment") < content.index('"grammar"')
     said, server = ask("no answer is needed: it is in the cache")
     assert without_text(said) == GOOD and server.asked == []
 
@@ -244,12 +249,21 @@ def test_garbage_is_asked_about_again_and_then_counted(ask, quest, garbage):
     assert without_text(said) == GOOD
 
 
-def test_an_answer_that_takes_too_long_is_asked_for_again(ask):
-    def slow(body):
-        threading.Event().wait(0.9)
+def test_an_answer_that_takes_too_long_is_asked_for_again(ask, quest, monkeypatch):
+    # The first request waits for 50 ms, those after a pause as long as it takes.
+    monkeypatch.setattr(quest, "TIMEOUT", 0.05)
+    asked_again = threading.Event()
+
+    def pause(seconds):
+        monkeypatch.setattr(quest, "TIMEOUT", 30)
+        asked_again.set()
+
+    def first(body):
+        asked_again.wait(30)
         return JSON_GOOD
 
-    said, server = ask(slow, JSON_GOOD)
+    monkeypatch.setattr(quest.time, "sleep", pause)
+    said, server = ask(first, JSON_GOOD)
     assert without_text(said) == GOOD and len(server.asked) == 2
 
 
@@ -260,9 +274,8 @@ def test_a_wrong_key_or_name_stops_the_run_in_three_lines(ask, code, words):
     assert len(str(stopped.value).split("\n")) == 3
 
 
-def test_nobody_there_stops_the_run_in_three_lines(quest, tmp_path):
-    with Server(["x"]) as server:
-        url = server.url
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/v1", "http://127.0.0.1:port/v1"])
+def test_nobody_there_stops_the_run_in_three_lines(quest, tmp_path, url):
     judge = quest.Judge(url, "a-model", tmp_path / "cache.jsonl")
     with pytest.raises(SystemExit, match="Is it running") as stopped:
         judge.marks("a", "b")
@@ -281,6 +294,24 @@ def test_a_cache_line_that_was_not_finished_is_ignored(ask, quest):
     assert len(server.asked) == 1
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"\xff\xfe not UTF-8", b"[1, 2]", b"null", b"7", b"[" * 20_000, b"{}",
+        b'{"story": "S"}', b'{"story": ["S"], "grammar": 1}',
+        b'{"story": "S", "grammar": 8, "creativity": 6, "consistency": 7}',
+        b'{"story": "S", "grammar": "?", "creativity": 6, "consistency": 7, "plot": 5}',
+    ],
+    ids=lambda line: str(line)[:30],
+)  # fmt: skip
+def test_a_damaged_cache_costs_its_damaged_lines_only(quest, tmp_path, line):
+    path = tmp_path / "cache.jsonl"
+    good = json.dumps(GOOD | {"story": "T", "grammar": "8/10"}).encode()
+    path.write_bytes(line + b"\n" + good)
+    cache = quest.read_cache(path)
+    assert list(cache) == ["T"] and without_text(cache["T"]) == GOOD
+
+
 # ----------------------------------------------------------------------- the quest
 
 
@@ -291,29 +322,34 @@ def test_the_beginnings_are_44_and_none_ends_with_its_sentence(quest):
         assert beginning[-1].isalpha() and "  " not in beginning
 
 
+class Letters:
+    """A tokenizer whose tokens are letters."""
+
+    def decode(self, ids):
+        return "".join(chr(i) for i in ids if i > 3)
+
+
 def test_real_endings_are_cut_in_the_middle_of_a_sentence_and_shuffling_keeps_words(
     quest,
 ):
-    import numpy as np
-
-    class Letters:
-        bos, eos = 2, 3
-
-        def decode(self, ids):
-            return "".join(chr(i) for i in ids if i > 3)
-
     stories = [
         "Tom ran. Then he saw a dog. He was glad.",
         "One. Two. Three. Four. Five six.",
     ]
     ids = np.array([i for s in stories for i in [2, *map(ord, s), 3]])
-    pairs = quest.real_endings(Letters(), ids, 2)
+    pairs = quest.real_endings(Letters(), ids, 2, longest=100)
     for story, (beginning, ending) in zip(stories, pairs):
         assert f"{beginning} {ending}" == story
         assert beginning.split(" ")[-1][-1] != "." or len(beginning.split(" ")) == 1
         mixed = quest.shuffled(ending, 1)
         assert sorted(mixed.split()) == sorted(ending.split())
     assert quest.shuffled("a b c d e f", 1) != "a b c d e f"
+
+
+def test_a_whole_book_is_not_sent_as_a_real_ending(quest):
+    book = np.array([2, *map(ord, "A long day went by. " * 5000), 3])
+    ((beginning, ending),) = quest.real_endings(Letters(), book, 4, longest=100)
+    assert len(f"{beginning} {ending}") == 99  # and <BOS>
 
 
 def test_the_bootstrap_interval_is_as_wide_as_theory_says(quest):
@@ -328,20 +364,29 @@ def test_the_bootstrap_interval_is_as_wide_as_theory_says(quest):
     assert quest.interval([[7.0]]) == {"mean": 7.0, "low": 7.0, "high": 7.0}
 
 
+@pytest.fixture(scope="module")
+def best(tmp_path_factory, bpe, gpt, prepared):
+    """best.pt of a small random model for the small text's tokenizer."""
+    path = tmp_path_factory.mktemp("04_train") / "best.pt"
+    sizes = {"block_size": 96, "n_layer": 1, "n_head": 2, "n_embd": 16}
+    model = lively(gpt, vocab_size=400, **sizes)
+    write_best(path, gpt, bpe, prepared / "artifacts/01_bpe/tokenizer.json", model)
+    return path
+
+
 @pytest.fixture
-def school(tmp_path, quest, bpe, gpt, monkeypatch):
-    """A small world with a model, and the quest pointed at it."""
-    stories = short_stories(60, seed=9)
-    build(tmp_path, bpe, gpt, stories[:40], stories[40:], context=96)
-    monkeypatch.setattr(quest, "ROOT", tmp_path)
-    monkeypatch.setattr(quest, "OUT", tmp_path / "artifacts/05_eval")
-    monkeypatch.setattr(bpe, "OUT", tmp_path / "artifacts/01_bpe")
+def school(tmp_path, quest, bpe, prepared, best, monkeypatch):
+    """The quest pointed at a small model; -> the folder it writes."""
+    monkeypatch.setattr(bpe, "OUT", prepared / "artifacts/01_bpe")
+    monkeypatch.setattr(quest, "DATA", prepared / "artifacts/02_prepare")
+    monkeypatch.setattr(quest, "MODEL", best)
+    monkeypatch.setattr(quest, "OUT", tmp_path / "05_eval")
     monkeypatch.setattr(quest, "CONTROLS", 4)
     path = tmp_path / "beginnings.txt"
     path.write_text("# two\n\n- Once upon\n  a\n- Tom had\n", "utf-8")
     monkeypatch.setattr(quest, "BEGINNINGS", path)
-    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
-    return tmp_path
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET + "\n")  # as from a file
+    return tmp_path / "05_eval"
 
 
 def test_without_an_address_nothing_is_sent_and_a_dry_run_shows_the_request(
@@ -361,11 +406,11 @@ def test_without_an_address_nothing_is_sent_and_a_dry_run_shows_the_request(
     assert "Once upon a ***" in said and "nothing was sent" in said
     assert '"model": "llama3.1"' in said and SECRET not in said
     monkeypatch.setattr(quest, "JUDGE_URL", "localhost")
-    with pytest.raises(SystemExit, match="no address"):
+    with pytest.raises(SystemExit, match="not an address"):
         quest.main()
 
 
-def test_a_run_grades_all_groups_counts_failures_and_goes_on_where_it_was(
+def test_a_run_grades_all_groups_counts_failures_and_resumes(
     quest, school, capsys, monkeypatch
 ):
     bad = iter([True, True])  # the first story gets no marks, twice
@@ -376,32 +421,29 @@ def test_a_run_grades_all_groups_counts_failures_and_goes_on_where_it_was(
         return JSON_GOOD
 
     monkeypatch.setattr(quest.time, "sleep", lambda seconds: None)
-    out = school / "artifacts/05_eval"
     with Server([grade]) as server:
         monkeypatch.setattr(quest, "JUDGE_URL", server.url)
         quest.main()
-        first = json.loads((out / "judge.json").read_text())
+        first = json.loads((school / "judge.json").read_text())
         assert len(server.asked) == 2 + 4 + 4 + 1
         assert server.headers[0]["Authorization"] == f"Bearer {SECRET}"
         assert first["asked"] == 10 and first["failed"] == 1
         quest.main()  # only what failed is asked again
         assert len(server.asked) == 2 + 4 + 4 + 1 + 1
-    second = json.loads((out / "judge.json").read_text())
+    second = json.loads((school / "judge.json").read_text())
     assert second["failed"] == 0
     assert second["groups"]["this model"]["stories"] == 2
     for result in (first, second):  # a failure is not a mark of zero
         for name, group in result["groups"].items():
             assert group["grammar"]["mean"] == 8 and group["plot"]["mean"] == 5, name
     assert second["groups"]["real endings"]["ages"] == {"C: 6-7": 4}
-    for path in [*out.iterdir(), school]:
-        if path.is_file():
-            assert SECRET not in path.read_text()
+    for path in school.iterdir():
+        assert SECRET not in path.read_text()
     said = capsys.readouterr()
     assert SECRET not in said.out + said.err
     assert "1 of 10 answers could not be used" in said.out
-    assert (
-        "too much alike: this judge sees" in said.out
-    )  # it gives all groups the same marks
+    # It gives all groups the same marks.
+    assert "too much alike: this judge is too weak" in said.out
 
 
 def test_endings_are_the_same_in_every_run_and_fit_the_context(
@@ -409,23 +451,35 @@ def test_endings_are_the_same_in_every_run_and_fit_the_context(
 ):
     monkeypatch.setattr(quest, "DRY_RUN", True)
     model, tokenizer, _, _ = quest.check_inputs()
-    one = quest.go_on(model, tokenizer, "Once upon a time", 3, seed=5)
-    assert one == quest.go_on(model, tokenizer, "Once upon a time", 3, seed=5)
-    assert one != quest.go_on(model, tokenizer, "Once upon a time", 3, seed=6)
-    with pytest.raises(SystemExit, match="no room"):
-        quest.go_on(model, tokenizer, "far too long " * 60, 1, seed=5)
+    first = quest.complete(model, tokenizer, "Once upon a time", 3, seed=5)
+    assert first == quest.complete(model, tokenizer, "Once upon a time", 3, seed=5)
+    assert first != quest.complete(model, tokenizer, "Once upon a time", 3, seed=6)
+    assert len(first) == 3 and all("<EOS>" not in ending for ending in first)
+    with pytest.raises(SystemExit, match="no space"):
+        quest.complete(model, tokenizer, "far too long " * 60, 1, seed=5)
 
 
-def test_only_what_belongs_together_is_judged(quest, school, monkeypatch):
+def test_only_what_belongs_together_is_judged(
+    quest, gpt, school, best, prepared, tmp_path, monkeypatch
+):
+    def refused(*words):
+        with pytest.raises(SystemExit) as stopped:
+            quest.main()
+        assert len(str(stopped.value).split("\n")) == 3
+        assert all(word in str(stopped.value) for word in words), stopped.value
+
     monkeypatch.setattr(quest, "JUDGE_URL", "http://127.0.0.1:9/v1")
-    path = school / "artifacts/04_train/best.pt"
-    content = torch.load(path, weights_only=True)
-    torch.save(content | {"tokenizer": "another"}, path)
-    with pytest.raises(SystemExit, match="another tokenizer"):
-        quest.main()
-    os.remove(path)
-    with pytest.raises(SystemExit, match="04_train.py"):
-        quest.main()
+    meta = json.loads((prepared / "artifacts/02_prepare/meta.json").read_text())
+    (tmp_path / "meta.json").write_text(json.dumps(meta | {"tokenizer": "another"}))
+    monkeypatch.setattr(quest, "DATA", tmp_path)
+    refused("valid.bin was made with another tokenizer", "python 02_prepare.py")
+    monkeypatch.setattr(quest, "MODEL", tmp_path / "best.pt")
+    content = gpt.load_checkpoint(best, "")
+    gpt.save_checkpoint(tmp_path / "best.pt", content | {"tokenizer": "another"})
+    refused("best.pt was made with another tokenizer", "python 04_train.py")
+    (tmp_path / "best.pt").write_bytes(best.read_bytes()[:1000])
+    refused("best.pt cannot be read", "python 04_train.py")
+    os.remove(tmp_path / "best.pt")
+    refused("best.pt is missing", "python 04_train.py")
     monkeypatch.setattr(quest, "COMPLETIONS", 0)
-    with pytest.raises(SystemExit, match="COMPLETIONS"):
-        quest.main()
+    refused("COMPLETIONS = 0")

@@ -4,7 +4,7 @@ A lesson is lessons/0N_name.md; README.md and lessons/quests/*.md obey the same 
 but the last two. A rule is a function (text, path) -> list of complaints.
 
 excerpts    A ```python fence begins with the line `# 0N_name.py` (or another file of
-            ours, `# lessons/plumbing.py`); the rest stands in that file word for word,
+            ours, `# lessons/build.py`); the rest stands in that file word for word,
             at most 15 lines of it. All lines may be shifted left by the same width.
             A line `# ...` is an elision: what follows it comes later in the file.
             Code that stands in no file of ours (a change to make) is a ```diff fence.
@@ -227,7 +227,7 @@ def constants(text, path):
 
 
 def refused(name, expression, scripts):
-    """Complaints about an edit that the scripts' own check_constants() refuses."""
+    """Complaints about an edit that a script's own checks refuse."""
     if name == "DEVICE":  # what a learner's machine has, ours need not have
         return []
     try:
@@ -236,13 +236,16 @@ def refused(name, expression, scripts):
         return [f"{name} = {ast.unparse(expression)} is no plain value"]
     for script in scripts:
         module = importlib.import_module(script.removesuffix(".py"))
-        check = getattr(module, "check_constants", None)
+        names = "check_constants", "read_size", "check_inputs"
+        checks = [getattr(module, n) for n in names if hasattr(module, n)][:1]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(module, name, value)
             try:
-                check and check(*[2048 for _ in inspect.signature(check).parameters])
-            except SystemExit as error:
-                return [f"{script} refuses {name} = {value!r}: {error}"]
+                for check in checks:
+                    check(*[2048 for _ in inspect.signature(check).parameters])
+            except SystemExit as error:  # of missing artifacts it may complain
+                if name in str(error):
+                    return [f"{script} refuses {name} = {value!r}: {error}"]
     return []
 
 

@@ -12,7 +12,6 @@ import re
 import shutil
 import subprocess
 
-import plumbing
 import pytest
 from test_05_eval import build, inside, short_stories
 
@@ -31,13 +30,12 @@ const rows = id => [...document.querySelectorAll(`#${id} tr`)].map(row =>
   [...row.children].map(cell => cell.textContent));
 const found = {title: document.title, bold: document.querySelectorAll("b").length,
   headings: document.querySelectorAll("h1").length};
-for (const id of ["what", "facts", "ladder", "protocols", "verdict", "judged", "made"])
-  found[id] = text(id);
-for (const id of ["measures", "diversity", "marks", "scores", "ages"])
+for (const id of ["what", "facts", "baselines", "protocols", "verdict", "judged",
+  "made"]) found[id] = text(id);
+for (const id of ["measures", "groups", "results", "scores", "ages"])
   found[id] = rows(id);
-found.curves = document.querySelectorAll("#curves polyline").length;
-found.places = document.querySelectorAll("#position circle").length;
-found.dots = document.querySelectorAll("#runs circle").length;
+found.positions = document.querySelectorAll("#position circle").length;
+found.dots = document.querySelectorAll("#matches circle").length;
 const slide = document.getElementById("which"), pick = document.getElementById("pick");
 found.samples = [];
 for (let i = 0; i <= +slide.max; i++) {
@@ -46,13 +44,14 @@ for (let i = 0; i <= +slide.max; i++) {
   const stories = [...document.querySelectorAll("#samples .story")];
   found.samples.push(stories.map(node => node.textContent));
 }
-found.copies = [];
+found.matches = [];
 for (const option of pick.options) {
   pick.value = option.value;
   pick.dispatchEvent(new Event("change"));
-  found.copies.push([text("own"), document.querySelector("#own mark").textContent,
-    text("nearest"), text("about")]);
+  found.matches.push([text("own"), document.querySelector("#own mark").textContent,
+    text("source"), text("about")]);
 }
+found.asked = !document.getElementById("asked").hidden;
 found.quiz = {};
 for (const button of document.querySelectorAll("#filters button")) {
   button.click();
@@ -98,99 +97,114 @@ def report(tmp_path_factory, bpe, gpt):
     folder = tmp_path_factory.mktemp("report")
     stories = short_stories(90, seed=6) + [NASTY + " And that was all."]
     build(folder, bpe, gpt, stories[:60], stories[60:], text="tinystories-mini")
-    log = "step,tokens,lr,train_loss,grad_norm,valid_loss\n1,64,0.1,6.5,1.0,\n"
-    log += "2,128,0.1,6.0,1.0,6.1\n3,192,0.1,5.5,1.0,5.6\n"
-    plumbing.write_whole(folder / "artifacts/04_train/log.csv", log.encode())
     ev = importlib.import_module("05_eval")
-    with inside(folder, ev, bpe):
+    with inside(folder, ev, bpe) as patch:
+        patch.setattr(ev, "TEMPERATURES", (0.5, 2, 1))  # JavaScript would sort 1 and 2
         ev.main()
     result = folder / "artifacts/05_eval"
     return json.loads((result / "eval.json").read_text()), result / "report.html"
 
 
-def test_the_figures_on_the_page_are_those_of_eval_json(report, tmp_path):
+def samples(data):
+    """All samples, in the order of the page."""
+    return sum((data["groups"][name]["stories"] for name in ("0.5", "1", "2")), [])
+
+
+def test_the_numbers_on_the_page_are_those_of_eval_json(report, tmp_path):
     data, page = report
     found = open_page(page, tmp_path)
-    assert found["headings"] == 1 and found["title"] == "How good is it?"
+    assert found["headings"] == 1 and found["title"] == "How good is the model?"
     main = data["stories"]
     assert f"{main['bits_per_byte']:.4f} ± {main['plus_minus']:.4f}" in found["facts"]
     assert f"{main['loss']:.4f}" in found["facts"]
-    assert f"{data['copies']} of {len(data['samples'])}" in found["facts"]
+    assert f"{data['copies']} of {data['samples']}" in found["facts"]
     assert f"{data['bytes']:,} bytes" in found["what"]
-    for name, bits in data["ladder"].items():
-        assert f"{name}{bits:.3f}" in found["ladder"]
-    for name, bits, protocol in data["landmarks"]:
-        assert f"{name}{bits:.2f}" in found["ladder"]
-        assert f"{name}: {protocol}." in found["protocols"]
-    for row, key in zip(
-        found["measures"][1:], ["stories", "sliding", "training_stories"]
-    ):
-        r = data[key]
-        assert row[1:] == [f"{r['loss']:.4f}", f"{r['perplexity']:,.2f}",
-                           f"{r['bits_per_byte']:.4f}", f"{r['plus_minus']:.4f}",
-                           f"{r['tokens']:,}"]  # fmt: skip
-    assert len(found["diversity"]) == 1 + len(data["diversity"]) == 6
-    for row, (name, d) in zip(found["diversity"][1:], data["diversity"].items()):
-        assert row[0] == name and row[3] == f"{d['distinct3']:.3f}"
-        ended = [s["ended"] for s in data["samples"] if str(s["temperature"]) == name]
-        assert row[6] == (f"{sum(ended)} of {len(ended)}" if ended else "")
-    for row, (name, m) in zip(found["marks"][1:], data["marks"].items()):
-        assert row[:3] == [name, str(m["solved"]), str(m["of"])]
-    assert found["curves"] == 2 and found["places"] == len(data["by_position"])
-    assert found["dots"] == len(data["samples"]) + len(data["control"])
-    assert "No judge has read" in found["judged"]
+    for name, bits in data["baselines"].items():
+        assert f"{name}{bits:.3f}" in found["baselines"]
+    for name, bits in data["published"].items():
+        assert f"{name}{bits:.2f}" in found["baselines"]
+    assert f"{data['ngram_tokens']:,} training tokens" in found["protocols"]
+    keys = ["stories", "sliding", "training_stories"]
+    for row, result in zip(found["measures"][1:], [data[key] for key in keys]):
+        assert row[1:] == [f"{result['loss']:.4f}", f"{result['perplexity']:,.2f}",
+                           f"{result['bits_per_byte']:.4f}",
+                           f"{result['plus_minus']:.4f}",
+                           f"{result['tokens']:,}"]  # fmt: skip
+    names = ["0.5", "1", "2", "held out"]
+    assert [row[0] for row in found["groups"][1:]] == names
+    for name, row in zip(names, found["groups"][1:]):
+        group = data["groups"][name]
+        assert float(row[1]) == pytest.approx(group["match"], abs=0.051)
+        assert float(row[3]) == pytest.approx(group["distinct3"], abs=0.00051)
+    for row, (name, result) in zip(found["results"][1:], data["quiz_results"].items()):
+        assert row[:3] == [name, str(result["solved"]), str(result["of"])]
+    assert found["positions"] == len(data["by_position"])
+    stories = [story for group in data["groups"].values() for story in group["stories"]]
+    assert found["dots"] == len(stories)
+    assert f"over {data['longest_held_out']} tokens" in found["verdict"]
+    assert "Nobody has graded" in found["judged"]
     assert data["made_from"]["model"][:12] in found["made"]
 
 
-def test_every_story_and_every_item_of_the_quiz_is_there(report, tmp_path):
+def test_every_sample_and_every_item_of_the_quiz_is_there(report, tmp_path):
     data, page = report
     found = open_page(page, tmp_path)
-    temperatures = list(dict.fromkeys(s["temperature"] for s in data["samples"]))
-    for i, stories in enumerate(found["samples"]):
-        for temperature, text in zip(temperatures, stories):
-            own = [s for s in data["samples"] if s["temperature"] == temperature]
-            assert text.removesuffix(" …") == own[i]["text"]
-    for story, (text, run, nearest, about) in zip(data["samples"], found["copies"]):
-        assert text == story["text"] and run == story["cut"][1]
-        assert nearest == story["nearest"]
-        assert f"Longest run {story['run']} of {story['tokens']} tokens" in about
+    for i, texts in enumerate(found["samples"]):
+        for name, text in zip(("0.5", "1", "2"), texts):
+            story = data["groups"][name]["stories"][i]
+            assert text == story["text"] + ("" if story["ended"] else " …")
+    assert len(found["matches"]) == data["samples"] == 15
+    for story, (text, match, source, about) in zip(samples(data), found["matches"]):
+        assert text == story["text"] and match == story["parts"][1]
+        assert source == (story["source"] or "none")
+        assert f"of {story['tokens']};" in about
     solved = [item for item in data["quiz"] if item["solved"]]
     assert len(found["quiz"]["all"]) == len(data["quiz"])
     assert len(found["quiz"]["solved"]) == len(solved)
     assert len(found["quiz"]["wrong"]) == len(data["quiz"]) - len(solved)
     assert len(found["quiz"]["names"]) == 18
-    assert found["fits"], "the page is wider than the window"
+    assert found["asked"] and found["fits"], "the page is wider than the window"
 
 
-def test_a_story_that_ends_the_script_stays_a_text_and_a_judge_is_shown(
-    report, tmp_path
+def show(bpe, data, folder):
+    """-> what READ finds in a page that shows these data."""
+    page = folder / "report.html"
+    page.write_text(bpe.fill_page("report.html", data), "utf-8")
+    return open_page(page, folder)
+
+
+def test_a_story_that_ends_the_script_stays_a_text_and_grades_are_shown(
+    report, tmp_path, bpe
 ):
     data = json.loads(json.dumps(report[0]))
-    story = data["samples"][0]
-    story |= {"text": NASTY, "cut": [NASTY, NASTY, NASTY], "nearest": NASTY}
+    story = data["groups"]["0.5"]["stories"][0]
+    story |= {"text": NASTY, "parts": [NASTY, NASTY, NASTY], "source": "x" + NASTY}
     data["quiz"][0] |= {"text": NASTY, "right": NASTY, "wrong": NASTY}
     data["text"] = NASTY
-    del data["log"]
     score = {"mean": 7.25, "low": 6.5, "high": 8.0}
     group = {"stories": 44, "grammar": score, "creativity": score, "consistency": score,
              "plot": None, "ages": {"B": 40}}  # fmt: skip
     data["judge"] = {"judge": NASTY, "asked": 132, "failed": 3, "ages": ["A", "B"],
                      "groups": {"this model": group, "real": group}}  # fmt: skip
-    page = tmp_path / "report.html"
-    plumbing.fill_page("report.html", data, page)
-    found = open_page(page, tmp_path)
-    assert found["title"] == "How good is it?" and found["bold"] == 0
+    found = show(bpe, data, tmp_path)
+    assert found["title"] == "How good is the model?" and found["bold"] == 0
     assert found["samples"][0][0].removesuffix(" …") == NASTY
-    assert found["copies"][0][:3] == [3 * NASTY, NASTY, NASTY]
+    assert found["matches"][0][:3] == [3 * NASTY, NASTY, "x" + NASTY]
     assert NASTY in found["quiz"]["all"][0] and NASTY in found["what"]
-    assert found["curves"] == 0
-    assert (
-        found["judged"].startswith(NASTY) and "3 answers could not" in found["judged"]
-    )
-    assert found["scores"][1] == [
-        "this model",
-        "44",
-        *["7.25 (6.50 to 8.00)"] * 3,
-        "none",
-    ]
+    assert found["judged"].startswith(NASTY)
+    assert "3 answers could not" in found["judged"]
+    marks = ["7.25 (6.50 to 8.00)"] * 3
+    assert found["scores"][1] == ["this model", "44", *marks, "none"]
     assert found["ages"][2] == ["B", "40", "40"]
+
+
+def test_without_quiz_and_interval_and_with_half_of_the_grades_the_page_is_whole(
+    report, tmp_path, bpe
+):
+    data = json.loads(json.dumps(report[0])) | {"quiz": [], "quiz_results": {}}
+    data["stories"]["plus_minus"] = None  # a single held-out document
+    data["judge"] = {"format": "judge/1", "judge": "a model"}
+    found = show(bpe, data, tmp_path)
+    assert not found["asked"] and found["quiz"]["all"] == []
+    assert "±" not in found["facts"] and found["measures"][1][4] == "unknown"
+    assert "Nobody has graded" in found["judged"] and len(found["made"]) > 20

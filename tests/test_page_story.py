@@ -1,8 +1,8 @@
-"""story.html shows every choice, and whom the model looked at, to whoever points at it.
+"""story.html shows the alternatives and the attention weights of each token.
 
 A copy of the page gets one more script, which points, clicks, types and slides as a
-reader would and writes down what the page then shows; headless Chromium opens it and
-prints the page as it stands at the end (--dump-dom).
+reader would and records what the page then shows. Headless Chromium opens it and
+prints the page as it is at the end (--dump-dom).
 """
 import html
 import importlib
@@ -13,7 +13,6 @@ import subprocess
 from collections import Counter
 from pathlib import Path
 
-import plumbing
 import pytest
 import torch
 
@@ -26,26 +25,25 @@ FLAGS = (
     " --enable-logging=stderr --virtual-time-budget=60000 --dump-dom"
 ).split()
 BOS, EOS = 2, 3
-# What would end the page's script, and its page, if a text could; and a broken 🙂.
+# What would end the page's script, and its page, if a text could; and é, which is two tokens.
 NASTY = "</script><script>document.title = 'broken'</script><b>é</b>\n the end"
-HOW = {"temperature": 0.8, "top_k": 5, "top_p": 1.0, "min_p": 0.0,
-       "repetition_penalty": 1.0}  # fmt: skip
+SETTINGS = {"temperature": 0.8, "top_k": 5, "top_p": 1.0, "min_p": 0.0,
+            "repetition_penalty": 1.0}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def world(bpe, gpt, tmp_path_factory):
     """(data, filled page) of a story of bytes; the model: random, 3 blocks, 2 heads."""
-    sample, showing = map(importlib.import_module, ("06_sample", "showing"))
+    sample = importlib.import_module("06_sample")
     tokenizer, _ = bpe.train(Counter(), 260, 1)  # no merges: a token is a byte
-    sizes = {"vocab_size": 260, "context": 128, "n_layer": 3, "n_head": 2, "n_embd": 16}
     torch.manual_seed(4)
-    model = gpt.GPT(sizes).eval()
+    model = gpt.GPT(gpt.GPTConfig(260, 128, n_layer=3, n_head=2, n_embd=16)).eval()
     for weight in model.parameters():
         weight.data *= 5 if weight.dim() == 2 else 1
     ids = [BOS, *tokenizer.encode("Tom: "), *tokenizer.encode(NASTY), EOS]
-    data = showing.page_data(model, tokenizer, ids, 6, HOW, sample.shape)
+    data = sample.page_data(model, tokenizer, ids, 6, SETTINGS)
     page = tmp_path_factory.mktemp("page") / "story.html"
-    plumbing.fill_page("story.html", data, page)
+    page.write_text(bpe.fill_page("story.html", data), "utf-8")
     return data, page
 
 
@@ -56,7 +54,7 @@ def run_in_page(page, script, folder):
         pytest.skip("no Chromium to open the page with")
     tools = """
         const tokens = () => [...document.querySelectorAll('.token')];
-        const say = (id) => document.getElementById(id).textContent;
+        const textOf = (id) => document.getElementById(id).textContent;
         const send = (node, kind, more) => node.dispatchEvent(
           new (more ? KeyboardEvent : /^pointer/.test(kind) ? PointerEvent : Event)(
             kind, { bubbles: true, cancelable: true, ...more }));
@@ -65,10 +63,10 @@ def run_in_page(page, script, folder):
           document.getElementById(id).value = value;
           send(document.getElementById(id), kind);
         };
-        const chosen = () => tokens().findIndex((t) => t.classList.contains('chosen'));
+        const selected = () => tokens().findIndex((t) => t.classList.contains('selected'));
         const rows = () => [...document.querySelectorAll('#candidates tr')].map((row) =>
           [...row.children].map((cell) => cell.textContent));
-        const looked = () => [...document.querySelectorAll('#looked li')].map((li) =>
+        const attended = () => [...document.querySelectorAll('#attended li')].map((li) =>
           [li.firstChild.textContent, parseFloat(li.lastChild.textContent)]);
         const lit = () =>
           tokens().map((t) => Number(t.querySelector('i').style.opacity));
@@ -76,8 +74,8 @@ def run_in_page(page, script, folder):
     """
     more = (
         "<script>(async () => {" + tools + script + "})().then((answer) => {\n"
-        "const place = document.createElement('pre'); place.id = 'answer';\n"
-        "place.textContent = JSON.stringify(answer); document.body.append(place); });"
+        "const pre = document.createElement('pre'); pre.id = 'answer';\n"
+        "pre.textContent = JSON.stringify(answer); document.body.append(pre); });"
         "</script>"
     )
     head, tail = page.read_text("utf-8").rsplit("</body>", 1)
@@ -87,21 +85,21 @@ def run_in_page(page, script, folder):
     done = subprocess.run(
         [CHROMIUM, *FLAGS, profile, copy.as_uri()], capture_output=True, timeout=120
     )
-    said = done.stderr.decode("utf-8", "replace")
-    assert "CONSOLE" not in said, said
+    console = done.stderr.decode("utf-8", "replace")
+    assert "CONSOLE" not in console, console
     dom = done.stdout.decode("utf-8")
     answer = re.search(r'<pre id="answer">(.*?)</pre>', dom, re.DOTALL)
-    assert answer, f"the page came to no end:\n{said}\n{dom[-2000:]}"
+    assert answer, f"the script did not finish:\n{console}\n{dom[-2000:]}"
     return json.loads(html.unescape(answer[1])), dom
 
 
 def expected_rows(data, t):
-    """The candidates' table for token t, as the data say it."""
+    """The table of candidates for token t, according to the data."""
     step = data["steps"][t - data["prompt"]]
     rows = [row[1:] for row in step["candidates"]]
     if data["ids"][t] not in [row[0] for row in step["candidates"]]:
-        rows.append([data["tokens"][t].replace(" ", "_"), *step["chance"]])
-    return [[name, *(f"{100 * c:.1f} %" for c in chances)] for name, *chances in rows]
+        rows.append([data["tokens"][t].replace(" ", "_"), *step["probability"]])
+    return [[name, *(f"{100 * p:.1f}%" for p in probs)] for name, *probs in rows]
 
 
 def close(shown, expected):
@@ -113,8 +111,8 @@ def close(shown, expected):
     return texts[0] == texts[1] and all(abs(a - b) < 0.11 for a, b in zip(these, those))
 
 
-def expected_look(data, t, layer=None, head=None):
-    """Share by place of the tokens before t, in percent: mean over layers and heads."""
+def expected_attention(data, t, layer=None, head=None):
+    """Attention weights, in percent, with which t was sampled: mean over the heads."""
     layers = data["attention"] if layer is None else [data["attention"][layer]]
     rows = [
         row[t - 1]
@@ -124,27 +122,28 @@ def expected_look(data, t, layer=None, head=None):
     return [sum(column) / len(rows) / 10 for column in zip(*rows)]
 
 
-def test_pointing_at_a_token_shows_its_candidates_entropy_and_chance(world, tmp_path):
+def test_pointing_at_a_token_shows_its_candidates_entropy_and_probability(world, tmp_path):
     data, page = world
-    places = [6, 20, len(data["tokens"]) - 1]
+    positions = [6, 20, len(data["tokens"]) - 1]
     script = f"""
         const found = [];
-        for (const t of {places}) {{
+        for (const t of {positions}) {{
           hover(t);
-          found.push([chosen(), say('what'), say('facts'), rows()]);
+          found.push([selected(), textOf('what'), textOf('facts'), rows()]);
         }}
         return found;"""
     answer, _ = run_in_page(page, script, tmp_path)
-    for t, (chosen, what, facts, rows) in zip(places, answer):
+    for t, (selected, what, facts, rows) in zip(positions, answer):
         step = data["steps"][t - 6]
-        assert chosen == t and what.startswith(f"Token {t}: ")
+        assert selected == t and what.startswith(f"Token {t}: ")
         assert close(rows, expected_rows(data, t)), (rows, expected_rows(data, t))
         assert 10 <= len(rows) <= 11
         before, after = (f"{bits:.2f}" for bits in step["entropy"])
-        assert f"{before} bits of entropy, then {after}; 5 tokens were left." in facts
+        assert f"entropy was {before} bits, after the samplers {after}." in facts
+        assert "They kept 5 tokens." in facts
 
 
-def test_any_layer_and_head_shows_whom_it_looked_at(world, tmp_path):
+def test_any_layer_and_head_shows_what_it_attended_to(world, tmp_path):
     data, page = world
     script = """
         const found = {};
@@ -153,39 +152,40 @@ def test_any_layer_and_head_shows_whom_it_looked_at(world, tmp_path):
           for (const head of ['all', 0, 1]) {
             set('layer', layer, 'change');
             set('head', head, 'change');
-            found[layer + ' ' + head] = [looked(), lit()];
+            found[layer + ' ' + head] = [attended(), lit()];
           }
         return found;"""
     answer, _ = run_in_page(page, script, tmp_path)
     assert len(answer) == 9
-    for name, (looked, lit) in answer.items():
+    for name, (attended, lit) in answer.items():
         choice = [None if part == "all" else int(part) for part in name.split()]
-        shares = expected_look(data, 30, *choice)
-        assert len(shares) == 30
-        best = sorted(shares, reverse=True)[:5]
-        assert [share for _, share in looked] == pytest.approx(best, abs=0.06)
-        # The line under a token is as strong as the root of its share; none lies ahead.
-        assert lit[:30] == pytest.approx([(s / 100) ** 0.5 for s in shares], abs=0.001)
+        weights = expected_attention(data, 30, *choice)
+        assert len(weights) == 30
+        best = sorted(weights, reverse=True)[:5]
+        assert [weight for _, weight in attended] == pytest.approx(best, abs=0.06)
+        # The line under a token has the square root of its weight as opacity; there is
+        # none under later tokens.
+        assert lit[:30] == pytest.approx([(w / 100) ** 0.5 for w in weights], abs=0.001)
         assert not any(lit[30:])
     assert len({json.dumps(found) for found in answer.values()}) == 9
 
 
-def test_a_click_holds_a_token_until_the_second_click(world, tmp_path):
+def test_a_click_pins_a_token_until_the_second_click(world, tmp_path):
     _, page = world
     script = """
         const seen = [];
-        const click = (t) => { tokens()[t].click(); seen.push(chosen()); };
-        hover(8); seen.push(chosen());
+        const click = (t) => { tokens()[t].click(); seen.push(selected()); };
+        hover(8); seen.push(selected());
         click(12);
-        hover(15); seen.push(chosen());
+        hover(15); seen.push(selected());
         click(20);
-        hover(15); seen.push(chosen());
+        hover(15); seen.push(selected());
         click(20);
-        hover(15); seen.push(chosen());
-        return [seen, say('what')];"""
+        hover(15); seen.push(selected());
+        return [seen, textOf('what')];"""
     (seen, what), _ = run_in_page(page, script, tmp_path)
     assert seen == [8, 12, 12, 20, 20, 20, 15]
-    assert "held" not in what
+    assert "pinned" not in what
 
 
 def test_arrow_keys_walk_through_the_story_and_focus_follows(world, tmp_path):
@@ -194,17 +194,17 @@ def test_arrow_keys_walk_through_the_story_and_focus_follows(world, tmp_path):
         const seen = [];
         const press = (key) => {
           send(document.activeElement, 'keydown', { key });
-          seen.push([chosen(), Number(document.activeElement.dataset.t)]);
+          seen.push([selected(), Number(document.activeElement.dataset.t)]);
         };
         tokens()[10].focus();
-        seen.push([chosen(), Number(document.activeElement.dataset.t)]);
+        seen.push([selected(), Number(document.activeElement.dataset.t)]);
         for (const key of ['ArrowRight', 'ArrowRight', 'ArrowLeft', 'Home', 'ArrowLeft',
                            'End', 'ArrowRight']) press(key);
         return [seen, tokens().filter((t) => t.tabIndex === 0).length];"""
     (seen, stops), _ = run_in_page(page, script, tmp_path)
     last = len(data["tokens"]) - 1
-    places = [10, 11, 12, 11, 0, 0, last, last]
-    assert seen == [[t, t] for t in places]
+    positions = [10, 11, 12, 11, 0, 0, last, last]
+    assert seen == [[t, t] for t in positions]
     assert stops == 1  # the story is one stop of the Tab key, not a hundred
 
 
@@ -215,20 +215,20 @@ def test_the_slider_and_the_button_replay_the_story(world, tmp_path):
           (t) => getComputedStyle(t).visibility === 'visible').length;
         const seen = [shown()];
         set('time', 9, 'input');
-        seen.push(shown(), chosen(), say('told'));
+        seen.push(shown(), selected(), textOf('told'));
         document.getElementById('play').click();
-        seen.push(say('play'));
+        seen.push(textOf('play'));
         await wait(800);
         seen.push(shown() > 10);
         document.getElementById('play').click();
         const stopped = shown();
         await wait(800);
-        seen.push(shown() === stopped, say('play'));
+        seen.push(shown() === stopped, textOf('play'));
         set('time', 1000, 'input');
         document.getElementById('play').click();  // at the end: from the beginning
         seen.push(shown());
         await wait(40000);
-        seen.push(shown(), say('play'));
+        seen.push(shown(), textOf('play'));
         return seen;"""
     answer, _ = run_in_page(page, script, tmp_path)
     count = len(data["tokens"])
@@ -238,18 +238,18 @@ def test_the_slider_and_the_button_replay_the_story(world, tmp_path):
     ]  # fmt: skip
 
 
-def test_surprises_are_coloured_and_given_tokens_are_not(world, tmp_path):
+def test_surprises_are_colored_and_the_prompt_is_not(world, tmp_path):
     data, page = world
     script = """
         return tokens().map((t) => [t.classList.contains('given'),
           t.querySelector('.ink').style.backgroundColor]);"""
     answer, _ = run_in_page(page, script, tmp_path)
     assert [given for given, _ in answer] == [t < 6 for t in range(len(answer))]
-    assert not any(colour for _, colour in answer[:6])
+    assert not any(color for _, color in answer[:6])
     strength = [float(re.search(r"([\d.]+)\)$", c)[1]) for _, c in answer[6:]]
-    chances = [step["chance"][0] for step in data["steps"]]
-    by_chance = [s for _, s in sorted(zip(chances, strength), key=lambda p: -p[0])]
-    assert by_chance == sorted(by_chance)  # the less likely, the stronger
+    probs = [step["probability"][0] for step in data["steps"]]
+    ordered = [s for _, s in sorted(zip(probs, strength), key=lambda p: -p[0])]
+    assert ordered == sorted(ordered)  # the less likely, the stronger
 
 
 def test_text_of_a_story_stays_text(world, tmp_path):
@@ -259,15 +259,15 @@ def test_text_of_a_story_stays_text(world, tmp_path):
         return [document.title, tokens().map((t) => t.textContent).join(''),
                 document.querySelectorAll('#story b').length];"""
     (title, text, bold), dom = run_in_page(page, script, tmp_path)
-    assert title == "How a story was chosen" and bold == 0
-    # é is two tokens here, each half a character: they show as their bytes.
-    nasty = NASTY.replace("é", "<c3><a9>").replace("\n", "↵\n")
+    assert title == "How a story was sampled" and bold == 0
+    # é is two tokens here, each half a character: they appear as their bytes.
+    nasty = NASTY.replace("é", r"\xc3\xa9").replace("\n", "↵\n")
     assert text == f"<BOS>Tom: {nasty}<EOS>"
     assert page.read_text("utf-8").count("</script>") == 1
 
 
 def test_the_empty_page_says_how_to_fill_it(tmp_path):
-    answer, _ = run_in_page(PAGE, "return say('intro');", tmp_path)
+    answer, _ = run_in_page(PAGE, "return textOf('intro');", tmp_path)
     assert "python 06_sample.py" in answer
 
 

@@ -14,7 +14,6 @@ import unicodedata
 from collections import Counter
 from pathlib import Path
 
-import plumbing
 import practice_stories
 import pytest
 import regex
@@ -30,23 +29,23 @@ FLAGS = (
 
 # What would end the page's script, and its page, if a text could.
 NASTY = "Tom:</script><script>document.title = 'broken'</script><!-- <b>Ow</b> &lt;"
-# The blanks of the regex module; JavaScript's \s lacks U+0085 and has U+FEFF.
-BLANKS = "\t\n\x0b\x0c\r \x85\xa0\u1680\u2000\u200a\u2028\u2029\u202f\u205f\u3000"
-NO_BLANKS = "\ufeff\u200b\u180e\x1c\x1d\x1e\x1f\x00\x7f"  # though some say they are
+# The whitespace of the regex module; JavaScript's \s lacks U+0085 and has U+FEFF.
+WHITESPACE = "\t\n\x0b\x0c\r \x85\xa0\u1680\u2000\u200a\u2028\u2029\u202f\u205f\u3000"
+NO_WHITESPACE = "\ufeff\u200b\u180e\x1c\x1d\x1e\x1f\x00\x7f"  # though others say so
 
 
 @pytest.fixture(scope="module")
 def world(bpe, tmp_path_factory):
-    """(tokenizer, piece counts, the page's data, the filled page), from 300 stories."""
+    """(tokenizer, pre-token counts, data, the filled page), made from 300 stories."""
     stories = [*practice_stories.stories(300, seed=5)]
     stories += [NASTY, "Naïve café – 3½ €. 🙂\n\n\tx"]
     find = regex.compile(bpe.GPT2_PATTERN).findall
-    piece_counts = Counter(piece for story in stories for piece in find(story))
-    tokenizer, merge_counts = bpe.train(piece_counts, 900, 2)
-    data = bpe.page_data(tokenizer, merge_counts, piece_counts, stories[-8:])
+    pre_token_counts = Counter(p for story in stories for p in find(story))
+    tokenizer, merge_counts = bpe.train(pre_token_counts, 900, 2)
+    data = bpe.page_data(tokenizer, merge_counts, pre_token_counts, stories[-8:])
     page = tmp_path_factory.mktemp("page") / "tokens.html"
-    plumbing.fill_page("tokens.html", data, page)
-    return tokenizer, piece_counts, data, page
+    page.write_text(bpe.fill_page("tokens.html", data), "utf-8")
+    return tokenizer, pre_token_counts, data, page
 
 
 def run_in_page(page, script, folder):
@@ -83,7 +82,7 @@ def as_js(value):
 
 def hostile_strings(count):
     """Strings made to tell two tokenizers apart, always the same ones."""
-    dice = random.Random(20)
+    rng = random.Random(20)
     # Only characters that every Unicode since Python 3.10's knows, so that both sides
     # agree on which are letters.
     anything = [
@@ -92,16 +91,16 @@ def hostile_strings(count):
         if unicodedata.category(chr(c)) not in ("Cn", "Cs", "Co")
     ]
     kinds = [
-        lambda: dice.choice(BLANKS) * dice.randint(1, 4),
-        lambda: dice.choice(NO_BLANKS),
-        lambda: dice.choice(anything),
-        lambda: dice.choice(["'s", "'S", "'ll", "'re", "'", "'ve ", "’s", "''d", "'t"]),
-        lambda: dice.choice(["<PAD>", "<EOS>", "<|endoftext|>", "</script>", "<!--"]),
-        lambda: dice.choice(["e\u0301", "\u0301", "\u200d", "👨‍👩‍👧", "👍🏽", "שלום"]),
-        lambda: dice.choice(["\ud800", "\udc00", "\ud83d\ude42", "\udc00\ud800"]),
-        lambda: dice.choice(["aaaa", "the", "Once upon", " a", "...", "ⅷ", "٣", "12"]),
+        lambda: rng.choice(WHITESPACE) * rng.randint(1, 4),
+        lambda: rng.choice(NO_WHITESPACE),
+        lambda: rng.choice(anything),
+        lambda: rng.choice(["'s", "'S", "'ll", "'re", "'", "'ve ", "’s", "''d", "'t"]),
+        lambda: rng.choice(["<PAD>", "<EOS>", "<|endoftext|>", "</script>", "<!--"]),
+        lambda: rng.choice(["e\u0301", "\u0301", "\u200d", "👨‍👩‍👧", "👍🏽", "שלום"]),
+        lambda: rng.choice(["\ud800", "\udc00", "\ud83d\ude42", "\udc00\ud800"]),
+        lambda: rng.choice(["aaaa", "the", "Once upon", " a", "...", "ⅷ", "٣", "12"]),
     ]
-    return ["".join(dice.choice(kinds)() for _ in range(dice.randint(0, 12)))
+    return ["".join(rng.choice(kinds)() for _ in range(rng.randint(0, 12)))
             for _ in range(count)]  # fmt: skip
 
 
@@ -113,7 +112,7 @@ def well_formed(text):
 def test_the_page_cuts_a_thousand_strings_as_python_does(world, tmp_path):
     tokenizer, _, data, page = world
     strings = hostile_strings(900) + [story for story, _ in data["stories"]]
-    strings += [blank + "x" + blank for blank in BLANKS + NO_BLANKS]
+    strings += [character + "x" + character for character in WHITESPACE + NO_WHITESPACE]
     strings += practice_stories.stories(1000 - len(strings), seed=6)
     assert len(strings) == 1000
     script = f"return {as_js(strings)}.map((text) => window.encode(text));"
@@ -134,7 +133,7 @@ def test_with_fewer_merges_the_page_cuts_as_a_smaller_tokenizer_would(
     script = f"return [0, 1, 10, 200].map((n) => encode({as_js(story)}, n));"
     answer, _ = run_in_page(page, script, tmp_path)
     for merges, ids in zip([0, 1, 10, 200], answer):
-        smaller = bpe.Tokenizer(tokenizer.token_bytes, tokenizer.merges[:merges])
+        smaller = bpe.Tokenizer(tokenizer.merges[:merges])
         assert ids == smaller.encode(story)
     assert len(answer[0]) == len(story.encode())  # no merges: a token is a byte
 
@@ -151,7 +150,7 @@ def test_a_story_with_script_tags_stays_a_story(world, tmp_path):
     assert title == "Tokens"
     assert shown == NASTY
     assert scripts == 2  # the page's own and the test's
-    assert others == 0  # no element but the coloured tokens
+    assert others == 0  # no element but the colored tokens
 
 
 def test_pointing_typing_and_arrow_keys_say_what_a_token_is(world, tmp_path):
@@ -211,13 +210,15 @@ def test_every_merge_tree_ends_in_the_bytes_of_its_token(world, tmp_path):
 def test_the_curve_of_compression_is_what_encoding_with_fewer_merges_gives(
     bpe, world, tmp_path
 ):
-    tokenizer, piece_counts, data, page = world
+    tokenizer, pre_token_counts, data, page = world
     (points, size), _ = run_in_page(page, "return growth();", tmp_path)
-    assert size == sum(len(piece.encode()) * n for piece, n in piece_counts.items())
+    assert size == sum(len(p.encode()) * n for p, n in pre_token_counts.items())
     assert len(points) == len(tokenizer.merges) + 1
     for merges in (0, 1, 50, 300, len(tokenizer.merges)):
-        smaller = bpe.Tokenizer(tokenizer.token_bytes, tokenizer.merges[:merges])
-        tokens = sum(len(smaller.encode_piece(p)) * n for p, n in piece_counts.items())
+        smaller = bpe.Tokenizer(tokenizer.merges[:merges])
+        tokens = sum(
+            len(smaller.encode_pre_token(p)) * n for p, n in pre_token_counts.items()
+        )
         assert points[merges] == [260 + merges, pytest.approx(tokens, rel=1e-4)]
 
 

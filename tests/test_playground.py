@@ -1,4 +1,4 @@
-"""The playground's server: everybody's own story, and nothing for strangers.
+"""The playground's server: every reader gets a story, and foreign pages get nothing.
 
 Most tests run the server in this process, on a free port, with a small random model
 whose tokens are bytes; the clients are as rude as those of the real world.
@@ -8,31 +8,32 @@ import doctest
 import http.client
 import importlib
 import json
+import os
 import re
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
 from collections import Counter
 
-import plumbing
 import pytest
 import torch
-from test_06_sample import lively
+from conftest import ROOT
+from test_take_home import lively
 
 ME = "lessons/quests/playground.py"
-CONFIG = {"vocab_size": 260, "context": 64, "n_layer": 2, "n_head": 2, "n_embd": 16}
+SIZES = {"block_size": 64, "n_layer": 2, "n_head": 2, "n_embd": 16}
 
 
 @pytest.fixture(scope="module")
 def quest():
     """The quest as a module."""
-    sys.path.append(str(plumbing.ROOT / "lessons" / "quests"))
+    sys.path.append(str(ROOT / "lessons" / "quests"))
     module = importlib.import_module("playground")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "PATIENCE", 120.0)  # for a machine that is very busy
+        patch.setattr(module, "HEARTBEAT", 0.02)
         yield module
 
 
@@ -45,17 +46,17 @@ def tokenizer(bpe):
 class Slow:
     """A model that takes its time for each token; it can be made to wait altogether."""
 
-    def __init__(self, model, seconds=0.0):
+    def __init__(self, model, seconds):
         self.model, self.seconds, self.go = model, seconds, threading.Event()
         self.go.set()
 
     def __getattr__(self, name):
         return getattr(self.model, name)
 
-    def hidden(self, ids, cache=None):
+    def hidden(self, idx, cache=None):
         self.go.wait(30)
         time.sleep(self.seconds)
-        return self.model.hidden(ids, cache)
+        return self.model.hidden(idx, cache)
 
 
 class Playground:
@@ -67,7 +68,7 @@ class Playground:
     def __enter__(self):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(self.quest, "PORT", 0)  # any that is free
-            self.server = self.quest.open_door(len(self.tokenizer))
+            self.server = self.quest.open_server(len(self.tokenizer))
         self.port, self.asked_to_stop = self.server.port, []
         work = self.server, self.model, self.tokenizer, self.asked_to_stop
         self.worker = threading.Thread(target=self.quest.serve, args=work)
@@ -114,12 +115,12 @@ class Playground:
         assert answer.status == 200, text
         return [json.loads(line) for line in text.splitlines()]
 
-    def alone(self, text, length, seed, **how):
-        """The same story from stage 6, without any server: its ids."""
+    def alone(self, text, length, seed, **settings):
+        """The same story from stage 6, without any server: its prompt and new ids."""
         sample = self.quest.sample
         ids = [self.tokenizer.bos, *self.tokenizer.encode(text.rstrip(" "))]
-        how = sample.settings(**how)
-        return ids, sample.write(self.model, [ids], length, how, seed)[0]
+        settings = sample.SETTINGS | settings
+        return ids, sample.generate_all(self.model, [ids], length, settings, seed)[0]
 
 
 def until(condition, seconds=120):
@@ -127,7 +128,7 @@ def until(condition, seconds=120):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it has not happened"
-        time.sleep(0.01)
+        time.sleep(0.002)
 
 
 def written(events):
@@ -139,7 +140,7 @@ def written(events):
 @pytest.fixture(scope="module")
 def model(gpt):
     """A small random model."""
-    return lively(gpt, CONFIG, seed=3)
+    return lively(gpt, 3, vocab_size=260, **SIZES)
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +186,7 @@ def test_a_story_is_the_one_that_stage_6_writes(shared, how):
     assert events[-1] == {"end": "its own end" if own_end else "cut at its length"}
 
 
-def test_each_token_comes_with_the_candidates_it_was_chosen_from(shared):
+def test_each_token_comes_with_the_candidates_it_was_sampled_from(shared):
     how = {"temperature": 0.7, "top_k": 5, "top_p": 1.0, "min_p": 0}
     prompt, story = shared.alone("A dog", 20, 8, **how)
     events = [
@@ -195,21 +196,20 @@ def test_each_token_comes_with_the_candidates_it_was_chosen_from(shared):
     for step, event in enumerate(events):
         so_far = torch.tensor([prompt + story[:step]])
         with torch.no_grad():
-            logits = shared.model(so_far)[0, -1]  # all of it anew, without a cache
-        chances = logits.softmax(-1)
-        best = chances.topk(10)
+            logits = shared.model(so_far)[0][0, -1]  # all of it anew, without a cache
+        probs = logits.softmax(-1)
+        best = probs.topk(10)
         assert [row[0] for row in event["candidates"]] == best.indices.tolist()
-        learnt = [row[2] for row in event["candidates"]]
-        assert learnt == pytest.approx(best.values.tolist(), abs=1e-3)
-        # By hand: of the five likeliest, p ** (1 / temperature), made to sum to 1.
+        learned = [row[2] for row in event["candidates"]]
+        assert learned == pytest.approx(best.values.tolist(), abs=1e-3)
+        # By hand: of the five most probable, p ** (1 / temperature), made to sum to 1.
         five = best.values[:5] ** (1 / 0.7)
         after = [*(five / five.sum()).tolist(), 0, 0, 0, 0, 0]
         assert [row[3] for row in event["candidates"]] == pytest.approx(after, abs=1e-3)
         assert event["left"] == 5 and event["id"] in best.indices[:5].tolist()
-        assert event["chance"][0] == pytest.approx(
-            chances[event["id"]].item(), abs=1e-3
-        )
-        bits = -(chances * chances.log2()).sum().item()
+        prob = probs[event["id"]].item()
+        assert event["prob"][0] == pytest.approx(prob, abs=1e-3)
+        bits = -(probs * probs.log2()).sum().item()
         assert event["entropy"][0] == pytest.approx(bits, abs=0.02)
 
 
@@ -220,28 +220,28 @@ def test_the_candidates_are_those_of_the_samplers_even_when_the_window_slides(
     sample, shaped = shared.quest.sample, []
     choose = sample.choose
 
-    def spy(logits, seen, how, dice):
-        shaped.append(sample.shape(logits[0], seen[0], how).softmax(-1))
-        return choose(logits, seen, how, dice)
+    def spy(logits, seen, settings, rngs):
+        probs = sample.apply_samplers(logits[0], seen[0], **settings).softmax(-1)
+        shaped.append(probs)
+        return choose(logits, seen, settings, rngs)
 
-    monkeypatch.setattr(sample, "REPETITION_PENALTY", 2.0)
+    monkeypatch.setitem(sample.SETTINGS, "repetition_penalty", 2.0)
     monkeypatch.setattr(sample, "choose", spy)
     wish = {"temperature": 1.0, "top_k": None, "top_p": 1.0, "min_p": 0}
     events = [e for e in shared.tell(text="A", length=90, seed=4, **wish) if "id" in e]
     assert len(events) == len(shaped) > 64  # more than the context
-    for event, chances in zip(events, shaped):
-        chance = chances[event["id"]].item()
-        assert event["chance"][1] == pytest.approx(chance, abs=1e-3)
+    for event, probs in zip(events, shaped):
+        prob = probs[event["id"]].item()
+        assert event["prob"][1] == pytest.approx(prob, abs=1e-3)
         for i, _, _, after in event["candidates"]:
-            assert after == pytest.approx(chances[i].item(), abs=1e-3)
+            assert after == pytest.approx(probs[i].item(), abs=1e-3)
 
 
 def test_characters_come_whole_however_their_bytes_are_cut(shared, monkeypatch):
     ids = shared.tokenizer.encode("é🙂a")
 
     def scripted(model, prompts, *_):
-        cache = model.new_cache()
-        model.hidden(torch.tensor(prompts), cache)
+        shared.quest.sample.last_logits(model, torch.tensor(prompts), model.new_cache())
         yield from ([i] for i in [*ids, *ids[:1]])  # and half an é at the end
 
     monkeypatch.setattr(shared.quest.sample, "generate", scripted)
@@ -249,38 +249,38 @@ def test_characters_come_whole_however_their_bytes_are_cut(shared, monkeypatch):
     assert texts == ["", "é", "", "", "", "🙂", "a", "", "\ufffd"]
 
 
-def test_what_had_to_be_done_to_a_beginning_is_told_to_the_reader(shared):
-    told = shared.tell(text="a" * 500, length=1)[0]
-    assert "sees 64 at once" in told["notes"] and "".join(told["prompt"]) == "a" * 48
+def test_the_reader_learns_what_had_to_be_done_to_a_beginning(shared):
+    first = shared.tell(text="a" * 500, length=1)[0]
+    assert "sees 64 at once" in first["notes"] and "".join(first["prompt"]) == "a" * 48
     assert "an empty prompt" in shared.tell(text=" ", length=1)[0]["notes"]
     # Half a character, as JSON can hold it, harms nobody.
-    assert "".join(shared.tell(text="a\ud83d", length=1)[0]["prompt"]) == "a?"
+    assert "".join(shared.tell(text="a\ud83d", length=1)[0]["prompt"]) == "a\ufffd"
 
 
-def test_without_a_seed_every_story_has_dice_of_its_own(shared):
+def test_without_a_seed_every_story_has_a_seed_of_its_own(shared):
     seeds = {shared.tell(length=1)[0]["seed"] for _ in range(5)}
     assert len(seeds) > 1
 
 
-def test_fifty_at_once_and_each_gets_his_own_story(shared):
+def test_fifty_at_once_and_each_gets_a_story_of_its_own(shared):
     stories, start = {}, threading.Barrier(50)
 
     def reader(number):
         start.wait()
         wish = {"text": f"Number {number}:", "seed": number, "temperature": 1.0}
-        stories[number] = shared.tell(length=5 + number % 20, **wish)
+        stories[number] = shared.tell(length=3 + number % 5, **wish)
 
     readers = [threading.Thread(target=reader, args=(n,)) for n in range(50)]
-    for one in readers:
-        one.start()
-    for one in readers:
-        one.join(120)
+    for thread in readers:
+        thread.start()
+    for thread in readers:
+        thread.join(120)
     assert len(stories) == 50, "somebody got no story"
     for number, events in stories.items():
-        text, length = f"Number {number}:", 5 + number % 20
+        text, length = f"Number {number}:", 3 + number % 5
         _, story = shared.alone(text, length, number, temperature=1.0)
-        told = next(event for event in events if "prompt" in event)
-        assert "".join(told["prompt"]) == text and told["seed"] == number
+        first = next(event for event in events if "prompt" in event)
+        assert "".join(first["prompt"]) == text and first["seed"] == number
         assert written(events) == (story, shared.tokenizer.decode(story))
 
 
@@ -311,7 +311,7 @@ def test_fifty_at_once_and_each_gets_his_own_story(shared):
     ],
     ids=str,
 )
-def test_a_stranger_gets_nothing_whatever_he_asks(shared, stranger, method):
+def test_a_foreign_origin_gets_nothing_whatever_it_asks(shared, stranger, method):
     headers = {k: v and v.format(port=shared.port) for k, v in stranger.items()}
     before = shared.server.strangers
     path = "/story" if method == "POST" else "/"
@@ -344,7 +344,7 @@ def test_no_page_may_frame_ours_and_ours_may_load_nothing(shared):
     assert "Access-Control-Allow-Origin" not in headers
 
 
-# --------------------------------------------------------------------- the bad wishes
+# ------------------------------------------------------------------- the bad requests
 
 
 @pytest.mark.parametrize(
@@ -380,7 +380,7 @@ def test_no_page_may_frame_ours_and_ours_may_load_nothing(shared):
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_a_wish_that_cannot_be_fulfilled_is_answered_with_words(shared, body, words):
+def test_a_request_that_cannot_be_fulfilled_is_answered_with_words(shared, body, words):
     status, text = shared.request(body=body)
     assert status == 400 and words in text
     assert len(text) < 400  # it does not send back all that it was sent
@@ -439,11 +439,11 @@ def test_a_story_that_nobody_reads_is_given_up(slow, capsys):
     until(lambda: not slow.server.open)
     slow.tell(length=1)
     said = capsys.readouterr().out
-    told = re.search(r"story 1: 'x', seed 1: (\d+) tokens; its reader left", said)
-    assert told and int(told[1]) < 1000, said
+    left = re.search(r"story 1: 'x', seed 1: (\d+) tokens; its reader left", said)
+    assert left and int(left[1]) < 1000, said
 
 
-def test_a_full_line_says_so_kindly_and_those_in_it_know_their_place(
+def test_a_full_line_says_so_kindly_and_those_in_it_know_how_many_are_before(
     slow, quest, monkeypatch
 ):
     monkeypatch.setattr(quest, "QUEUE", 2)
@@ -472,27 +472,29 @@ def test_a_full_line_says_so_kindly_and_those_in_it_know_their_place(
         assert last["end"] in ("cut at its length", "its own end")
 
 
-@pytest.mark.parametrize(
-    "begins", [b"", b"GET / HTTP/1.1\r\nHost: 12", b"POST /story HTTP/1.1\r\n"]
-)
 def test_whoever_says_nothing_or_one_letter_at_a_time_is_hung_up_on(
-    quest, model, tokenizer, monkeypatch, begins
+    quest, model, tokenizer, monkeypatch
 ):
-    monkeypatch.setattr(quest, "PATIENCE", 0.5)
-    with Playground(quest, model, tokenizer) as playground:
+    def is_hung_up_on(begins):
         with playground.connect() as connection:
             connection.sendall(begins)
-            connection.settimeout(0.1)
-            hung_up, end = False, time.monotonic() + 120
-            while not hung_up and time.monotonic() < end:
+            connection.settimeout(0.05)
+            end = time.monotonic() + 120
+            while time.monotonic() < end:
                 with contextlib.suppress(TimeoutError):
                     try:
                         if begins:  # always too soon for a time-out of each byte
                             connection.sendall(b"X")
-                        hung_up = connection.recv(1000) == b""
+                        if connection.recv(1000) == b"":
+                            return True
                     except ConnectionError:
-                        hung_up = True
-            assert hung_up
+                        return True
+
+    monkeypatch.setattr(quest, "PATIENCE", 0.3)
+    with Playground(quest, model, tokenizer) as playground:
+        assert is_hung_up_on(b"")
+        assert is_hung_up_on(b"GET / HTTP/1.1\r\nHost: 12")
+        assert is_hung_up_on(b"POST /story HTTP/1.1\r\n")
         until(lambda: not playground.server.open)
 
 
@@ -502,13 +504,13 @@ def test_too_many_connections_are_hung_up_on_and_the_others_still_served(
     monkeypatch.setattr(quest, "CONNECTIONS", 3)
     silent = [slow.connect() for _ in range(3)]
     until(lambda: len(slow.server.open) == 3)
-    with slow.connect() as one_more:
-        assert one_more.recv(100) == b""
+    with slow.connect() as fourth:
+        assert fourth.recv(100) == b""
     silent.pop().close()
     until(lambda: len(slow.server.open) == 2)
     assert slow.request("GET", "/")[0] == 200
-    for one in silent:
-        one.close()
+    for connection in silent:
+        connection.close()
 
 
 def test_the_end_of_the_playground_ends_every_story(quest, model, tokenizer):
@@ -516,9 +518,13 @@ def test_the_end_of_the_playground_ends_every_story(quest, model, tokenizer):
         clients = [playground.ask(length=1000, temperature=1.0) for _ in range(3)]
         answers = [client.getresponse() for client in clients]
         until(lambda: len(playground.server.line.stories) == 2)
-    for answer in answers:
-        last = json.loads(answer.read().decode().splitlines()[-1])
-        assert last == {"end": "the playground was stopped"}
+        playground.asked_to_stop.append("the test is over")
+        for answer in answers:
+            last = json.loads(answer.read().decode().splitlines()[-1])
+            assert last == {"end": "the playground was stopped"}
+            answer.close()
+        for client in clients:
+            client.close()
     with pytest.raises(ConnectionRefusedError):
         playground.connect()
 
@@ -547,49 +553,58 @@ def test_a_constant_out_of_range_is_named(quest, monkeypatch, constant, value, w
 def test_a_missing_page_is_named(quest, monkeypatch, tmp_path):
     monkeypatch.setattr(quest, "PAGE", tmp_path / "playground.html")
     with pytest.raises(SystemExit) as error:
-        quest.open_door(260)
+        quest.open_server(260)
     assert "is missing" in error.value.code and "git checkout" in error.value.code
 
 
-def test_a_taken_port_and_ctrl_c_end_in_three_lines(
-    workshop, small_tokenizer, gpt, bpe
-):
-    shop = small_tokenizer(workshop)
-    words = bpe.Tokenizer.load(shop.folder / "artifacts/01_bpe/tokenizer.json")
-    model = lively(gpt, CONFIG | {"vocab_size": len(words)})
-    content = {"config": model.config, "weights": model.state_dict()}
-    sha = plumbing.sha256_of(shop.folder / "artifacts/01_bpe/tokenizer.json")
-    (shop.folder / "artifacts/04_train").mkdir()
-    path = shop.folder / "artifacts/04_train/best.pt"
-    torch.save(content | {"tokenizer": sha}, path)
+@pytest.fixture
+def port(quest, model, tokenizer, monkeypatch):
+    """A free port, which main() will use; and a model for it."""
+    monkeypatch.setattr(quest.sample, "check_inputs", lambda: (model, tokenizer))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        monkeypatch.setattr(quest, "PORT", free.getsockname()[1])
+    return quest.PORT
+
+
+def test_a_taken_port_is_named(quest, port):
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
+        taken.bind(("127.0.0.1", port))
         taken.listen()
-        port = taken.getsockname()[1]
-        shop.edit(ME, PORT=port)
-        shop.refuses(ME, f"Port {port} is taken.", "Another program", "change PORT")
-    process = subprocess.Popen(
-        [sys.executable, ME],
-        cwd=shop.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    said = []
-    for line in process.stdout:
-        said.append(line)
-        if line.startswith("[start]"):
-            break
-    assert said[0].startswith("[read] ") and f"http://127.0.0.1:{port}" in said[-1]
-    client = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
-    kind = {"Content-Type": "application/json"}
-    wish = json.dumps({"text": "Once", "length": 1000, "temperature": 3, "seed": 1})
-    client.request("POST", "/story", wish, kind)
-    answer = client.getresponse()
-    assert b'"prompt"' in answer.readline()
-    process.send_signal(signal.SIGINT)
-    events = [json.loads(line) for line in answer.read().decode().splitlines()]
-    said, errors = process.communicate(timeout=60)
-    assert process.returncode == 1 and "Traceback" not in errors
-    assert errors.splitlines()[0] == "Stopped by Ctrl-C." and f"python {ME}" in errors
-    assert len(errors.splitlines()) == 3
-    assert "end" in events[-1]  # whoever was reading is told
+        with pytest.raises(SystemExit) as stopped:
+            quest.main()
+    lines = str(stopped.value).splitlines()
+    assert len(lines) == 3 and lines[0] == f"Port {port} is taken."
+    assert "Another program" in lines[1] and "change PORT" in lines[2]
+
+
+def test_ctrl_c_ends_the_story_and_the_server_in_three_lines(quest, port, capsys):
+    events = []
+
+    def reader():
+        until(lambda: not socket.socket().connect_ex(("127.0.0.1", port)))
+        client = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+        kind = {"Content-Type": "application/json"}
+        wish = json.dumps({"text": "Once", "length": 1000, "temperature": 3, "seed": 1})
+        client.request("POST", "/story", wish, kind)
+        answer = client.getresponse()
+        events.append(json.loads(answer.readline()))
+        os.kill(os.getpid(), signal.SIGINT)  # heard by the main thread, in main()
+        events.extend(json.loads(line) for line in answer.read().decode().splitlines())
+
+    thread = threading.Thread(target=reader)
+    thread.start()
+    with pytest.raises(SystemExit) as stopped:
+        quest.bpe.run_stage(quest.main, ME, lock=False)
+    thread.join(120)
+    lines = str(stopped.value).splitlines()
+    assert len(lines) == 3 and lines[0] == "Stopped by Ctrl-C." and ME in lines[2]
+    assert "prompt" in events[0] and "end" in events[-1]  # whoever was reading is told
     tokens = sum("id" in event for event in events)
-    assert f"[check] 1 stories told, {tokens:,} tokens" in said
+    said = capsys.readouterr().out
+    assert said.startswith("[read] ") and f"open http://127.0.0.1:{port} (" in said
+    assert f"[check] 1 stories, {tokens:,} tokens" in said
+
+
+def test_without_a_model_the_script_names_the_stage_to_run(workshop, small_tokenizer):
+    small_tokenizer(workshop).refuses(ME, "best.pt is missing", "python 04_train.py")

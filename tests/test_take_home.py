@@ -1,21 +1,22 @@
 """The quest that takes the model home: 8 bits are enough, and other programs agree."""
 import contextlib
+import dataclasses
 import doctest
+import errno
 import importlib
 import json
 import random
-import resource
 import struct
-import subprocess
 import sys
 
 import numpy as np
-import plumbing
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import ROOT
 
-CONFIG = {"context": 64, "n_layer": 2, "n_head": 2, "n_embd": 64}
+ME = "lessons/quests/take_home.py"
+SIZES = {"block_size": 64, "n_layer": 2, "n_head": 2, "n_embd": 64}
 PIECES = [  # what tokenizers have been seen to disagree about
     " ", "  ", "\n", "\n\n", "\t", "\r\n", "\x0b", "\x1c", "\x85", "\xa0", "\u2028",
     "\u3000", "\ufeff", "\u200d", "\x00", "\x7f", "'s", "'ll", "'VE", "don't", "12345",
@@ -28,20 +29,20 @@ PIECES = [  # what tokenizers have been seen to disagree about
 @pytest.fixture(scope="module")
 def quest():
     """The quest as a module."""
-    sys.path.append(str(plumbing.ROOT / "lessons" / "quests"))
+    sys.path.append(str(ROOT / "lessons" / "quests"))
     return importlib.import_module("take_home")
 
 
 @pytest.fixture(scope="module")
-def containers():
-    """lessons/containers.py as a module."""
-    return importlib.import_module("containers")
+def containers(quest):
+    """lessons/quests/containers.py as a module."""
+    return quest.containers
 
 
-def lively(gpt, config):
-    """A random model with weights so large that its tokens differ in their chances."""
-    torch.manual_seed(1)
-    model = gpt.GPT(config).eval()
+def lively(gpt, seed=1, **sizes):
+    """A random model with weights so large that its tokens differ in probability."""
+    torch.manual_seed(seed)
+    model = gpt.GPT(gpt.GPTConfig(**sizes)).eval()
     with torch.no_grad():
         for weight in model.parameters():
             if weight.dim() == 2:
@@ -49,6 +50,13 @@ def lively(gpt, config):
             else:
                 weight.normal_(1, 0.1)  # norms that are all 1 would hide a swap
     return model
+
+
+def write_best(path, gpt, bpe, tokenizer, model):
+    """best.pt as stage 4 writes it."""
+    content = {"format": "04_train/2", "config": dataclasses.asdict(model.config)}
+    content |= {"weights": model.state_dict(), "tokenizer": bpe.sha256_of(tokenizer)}
+    gpt.save_checkpoint(path, content | {"step": 1, "loss": 1.0})
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +68,7 @@ def tokenizer(prepared, bpe):
 @pytest.fixture(scope="module")
 def model(gpt, tokenizer):
     """A small model for it."""
-    return lively(gpt, CONFIG | {"vocab_size": len(tokenizer)})
+    return lively(gpt, vocab_size=len(tokenizer), **SIZES)
 
 
 @pytest.fixture(scope="module")
@@ -77,33 +85,33 @@ def ids(prepared):
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory, quest, model, small, tokenizer):
+def home(tmp_path_factory, bpe, quest, model, small, tokenizer):
     """A folder with all that the quest writes."""
     folder = tmp_path_factory.mktemp("home")
     files = quest.hugging_face(model, tokenizer)
     files = {folder / "hugging-face" / name: data for name, data in files.items()}
     files[folder / "f32.gguf"] = quest.gguf(model, tokenizer)
     files[folder / "q8.gguf"] = quest.gguf(small, tokenizer)
-    plumbing.write_all(files)
+    bpe.write_all(files)
     return folder
 
 
 @pytest.fixture(scope="module")
 def texts(prepared, tokenizer):
     """1,000 texts: stories cut anywhere, random Unicode, and known trouble."""
-    dice = random.Random(5)
+    rng = random.Random(5)
     valid = np.fromfile(prepared / "artifacts/02_prepare/valid.bin", dtype="<u2")
     found = ["", *PIECES]
     while len(found) < 1000:
         kind = len(found) % 3
         if kind == 0:
-            begin = dice.randrange(len(valid) - 40)
+            begin = rng.randrange(len(valid) - 40)
             found.append(tokenizer.decode(valid[begin : begin + 40].tolist()))
         elif kind == 1:
-            found.append("".join(dice.choices(PIECES, k=dice.randrange(2, 12))))
+            found.append("".join(rng.choices(PIECES, k=rng.randrange(2, 12))))
         else:
             ranges = [(1, 0x80), (1, 0x3000), (0xE000, 0x11000), (0x10000, 0x1FFFF)]
-            places = [dice.randrange(*dice.choice(ranges)) for _ in range(12)]
+            places = [rng.randrange(*rng.choice(ranges)) for _ in range(12)]
             found.append("".join(map(chr, places)))
     return found
 
@@ -137,7 +145,7 @@ def test_each_group_is_what_the_rule_in_plain_python_says(quest):
     for row in range(4):
         for group in range(2):
             part = weight[row, 32 * group : 32 * group + 32].tolist()
-            numbers, scale = quest.quantise_by_hand(part)
+            numbers, scale = quest.quantize_by_hand(part)
             assert packed.scales[row, group].item() == pytest.approx(scale, rel=1e-3)
             pairs = zip(packed.numbers[row, group].tolist(), numbers)
             gaps = [abs(a - b) for a, b in pairs]
@@ -167,20 +175,20 @@ def test_a_model_in_int8_is_the_float_model_of_its_rounded_weights(
     }
     plain.load_state_dict(rounded)
     with torch.no_grad():
-        assert torch.equal(plain(ids), small(ids))  # many rows: torch does it
+        assert torch.equal(plain(ids)[0], small(ids)[0])  # many rows: torch does it
         row, cache, twin = ids[:1], plain.new_cache(), small.new_cache()
-        for place in range(8):  # one row: C does it, if there is a compiler
-            here = plain(row[:, place : place + 1], cache)
-            there = small(row[:, place : place + 1], twin)
+        for t in range(8):  # one row: C does it, if there is a compiler
+            here, _ = plain(row[:, t : t + 1], cache=cache)
+            there, _ = small(row[:, t : t + 1], cache=twin)
             torch.testing.assert_close(here, there, rtol=1e-4, atol=1e-4)
         x, y = ids[:2, :-1], ids[:2, 1:]
-        assert torch.equal(plain.loss(x, y), small.loss(x, y))
+        assert torch.equal(plain(x, y)[1], small(x, y)[1])
 
 
 def test_the_original_stays_float_and_the_tie_stays_tied(quest, model, small):
     assert all(isinstance(w, torch.nn.Parameter) for w in model.parameters())
     matrices = [n for n, w in quest.tensors(small).items() if isinstance(w, quest.Int8)]
-    assert len(matrices) == 2 + 4 * CONFIG["n_layer"]
+    assert len(matrices) == 2 + 4 * SIZES["n_layer"]
     assert "lm_head.weight" not in quest.tensors(small)
     # What is left are the norms.
     assert all(weight.dim() == 1 for weight in small.parameters())
@@ -217,21 +225,21 @@ def test_the_compiled_function_leaves_the_arithmetic_of_the_process_alone(quest)
 
 def test_without_a_compiler_the_numbers_are_the_same(quest, monkeypatch, small, ids):
     with torch.no_grad():
-        before = small(ids[:1, :1])
+        before, _ = small(ids[:1, :1])
         monkeypatch.setattr(quest, "C_COMPILER", "no-such-compiler")
         quest.kernel.cache_clear()
         try:
             assert quest.kernel() is None
-            after = small(ids[:1, :1])
+            after, _ = small(ids[:1, :1])
         finally:
             quest.kernel.cache_clear()
     torch.testing.assert_close(before, after, rtol=1e-4, atol=1e-4)
 
 
 def test_rows_that_are_no_whole_groups_stay_float(quest, gpt, tokenizer, tmp_path):
-    config = {"vocab_size": len(tokenizer), "context": 32, "n_layer": 1, "n_head": 2}
-    model = lively(gpt, config | {"n_embd": 40})  # 40 is no multiple of 32, 160 is
-    small = quest.to_int8(model)
+    # 40 is no multiple of 32, 160 is.
+    sizes = {"block_size": 32, "n_layer": 1, "n_head": 2, "n_embd": 40}
+    small = quest.to_int8(lively(gpt, vocab_size=len(tokenizer), **sizes))
     kinds = {n: type(w).__name__ for n, w in quest.tensors(small).items()}
     assert [n for n in kinds if kinds[n] == "Int8"] == ["h.0.mlp.c_proj.weight"]
     path = tmp_path / "odd.gguf"
@@ -240,10 +248,38 @@ def test_rows_that_are_no_whole_groups_stay_float(quest, gpt, tokenizer, tmp_pat
     assert quest.read_back(path, small, tokenizer, ids) == 0
 
 
-def test_stage_6_writes_with_an_int8_model(quest, small):
-    how = quest.sample.settings(temperature=0, repetition_penalty=1.0)
-    one = quest.sample.write(small, [[2, 10, 11]], 80, how, 1)  # past the context, too
-    assert len(one[0]) == 80 or one[0][-1] == 3
+def test_a_model_with_biases_keeps_them(quest, gpt, tokenizer, tmp_path, ids):
+    model = lively(gpt, vocab_size=len(tokenizer), **SIZES, bias=True)
+    small = quest.to_int8(model)
+    path = tmp_path / "bias.gguf"
+    for its_model in (model, small):
+        path.write_bytes(quest.gguf(its_model, tokenizer))
+        assert quest.read_back(path, its_model, tokenizer, ids[:1]) == 0
+    assert (quest.tensors(small)["h.0.attn.c_attn.bias"] != 0).all()
+
+
+def test_an_int8_model_generates(small):
+    idx = small.generate(torch.tensor([[2, 10, 11]]), 80, temperature=0)  # past T, too
+    assert idx.shape == (1, 83)
+
+
+def test_bits_per_byte_are_those_of_plain_arithmetic(quest, model, tokenizer):
+    lengths = torch.tensor([0] * 4 + [len(t) for t in tokenizer.token_bytes[4:]])
+    story = torch.tensor([2, *tokenizer.encode("Tom saw a dog."), 3])
+    with torch.no_grad():
+        probs = model(story[None])[0][0].softmax(dim=-1)
+    bits = sum(-probs[t, story[t + 1]].log2().item() for t in range(len(story) - 1))
+    found = quest.bits_per_byte(model, [story], lengths)
+    assert found == pytest.approx(bits / len("Tom saw a dog."), rel=1e-5)
+
+
+def test_stories_come_from_all_over_the_file_and_long_documents_are_cut(quest):
+    # Four stories; the second has 70,000 tokens, more than any buffer of 2 ** 16.
+    parts = [[2, 5, 3], [2, *[6] * 70_000, 3], [2, 7, 3], [2, 8, 9, 3]]
+    valid = np.concatenate([np.array(part, dtype="<u2") for part in parts])
+    found = quest.some_stories(valid, 200, 65)
+    assert [len(story) for story in found] == [3, 65, 3, 4]
+    assert [story[1].item() for story in quest.some_stories(valid, 2, 65)] == [5, 7]
 
 
 # ------------------------------------------------------------------------- files
@@ -264,7 +300,7 @@ def test_a_container_gives_back_what_was_put_in(containers):
     assert containers.read_safetensors(data) == tensors
     (length,) = struct.unpack_from("<Q", data)
     assert length % 8 == 0 and json.loads(data[8 : 8 + length])
-    with pytest.raises(ValueError, match="no GGUF"):
+    with pytest.raises(ValueError, match="not a GGUF"):
         containers.read_gguf(b"PK\x03\x04" + bytes(40))
 
 
@@ -314,22 +350,34 @@ def test_no_file_holds_a_separate_last_layer(containers, home):
 # --------------------------------------------------------------- the whole script
 
 
+@pytest.fixture(scope="module")
+def best(tmp_path_factory, gpt, bpe, prepared, model):
+    """best.pt of the small model."""
+    path = tmp_path_factory.mktemp("04_train") / "best.pt"
+    write_best(path, gpt, bpe, prepared / "artifacts/01_bpe/tokenizer.json", model)
+    return path
+
+
 @pytest.fixture
-def shop(workshop, small_tokenizer, gpt):
-    """A folder in which the six stages seem to have run."""
-    small_tokenizer(workshop)
-    folder = workshop.folder / "artifacts"
-    content = {"config": CONFIG | {"vocab_size": 400}, "format": "04_train/1"}
-    content["weights"] = lively(gpt, content["config"]).state_dict()
-    content["tokenizer"] = plumbing.sha256_of(folder / "01_bpe/tokenizer.json")
-    (folder / "04_train").mkdir()
-    torch.save(content, folder / "04_train/best.pt")
-    workshop.edit("lessons/quests/take_home.py", STORIES=5, TOKENS=5)
-    return workshop
+def world(quest, bpe, prepared, best, tmp_path, monkeypatch):
+    """The quest pointed at small artifacts; -> the folder it writes."""
+    monkeypatch.setattr(bpe, "OUT", prepared / "artifacts/01_bpe")
+    monkeypatch.setattr(quest, "DATA", prepared / "artifacts/02_prepare")
+    monkeypatch.setattr(quest, "MODEL", best)
+    monkeypatch.setattr(quest, "OUT", tmp_path / "take_home")
+    monkeypatch.setattr(quest, "STORIES", 5)
+    monkeypatch.setattr(quest, "TOKENS", 5)
+    return tmp_path / "take_home"
 
 
-def test_a_run_writes_all_files_and_tells_how_to_use_them(shop):
-    done = shop.run("lessons/quests/take_home.py")
+def test_a_run_writes_all_files_and_says_how_to_use_them(
+    workshop, small_tokenizer, best
+):
+    shop = small_tokenizer(workshop)  # as learners run it
+    (shop.folder / "artifacts/04_train").mkdir()
+    (shop.folder / "artifacts/04_train/best.pt").write_bytes(best.read_bytes())
+    shop.edit(ME, STORIES=5, TOKENS=5)
+    done = shop.run(ME)
     assert done.returncode == 0, done.stderr
     out = shop.folder / "artifacts/take_home"
     files = sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.is_file())
@@ -341,27 +389,50 @@ def test_a_run_writes_all_files_and_tells_how_to_use_them(shop):
     assert "bits per byte" in done.stdout and "tokens per second" in done.stdout
     for tool in ("transformers", "mlx_lm", "llama-completion", "ollama", "lms import"):
         assert tool in done.stdout, tool
+    assert "cd artifacts/take_home\n" in done.stdout
     assert "FROM ./story-q8.gguf\n" in (out / "Modelfile").read_text()
 
 
-def test_a_full_disk_leaves_the_files_of_the_run_before(shop):
-    script, out = "lessons/quests/take_home.py", shop.folder / "artifacts/take_home"
-    assert shop.run(script).returncode == 0
-    before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
-    shop.edit(script, NAME="other", TEMPERATURE=0.5)  # would change nearly all of them
+def test_documents_longer_than_65536_tokens_are_no_trouble(
+    quest, world, prepared, tmp_path, monkeypatch, capsys
+):
+    valid = np.fromfile(prepared / "artifacts/02_prepare/valid.bin", dtype="<u2")
+    words = np.resize(valid[valid > 3], 70_000)
+    np.array([2, *words, 3], dtype="<u2").tofile(tmp_path / "valid.bin")
+    meta = (prepared / "artifacts/02_prepare/meta.json").read_text()
+    (tmp_path / "meta.json").write_text(meta)
+    monkeypatch.setattr(quest, "DATA", tmp_path)
+    quest.main()
+    assert "loss on 1 held-out stories" in capsys.readouterr().out
 
-    def no_room():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 
-    done = subprocess.run(
-        [sys.executable, script], cwd=shop.folder, preexec_fn=no_room,
-        capture_output=True, text=True,
-    )  # fmt: skip
-    lines = [line for line in done.stderr.splitlines() if line.strip()][-3:]
-    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
-    assert lines[0].startswith("The disk is full")
-    assert lines[2] == f"Make room, then: python {script}"
-    assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before
+def test_a_path_with_spaces_is_quoted_in_the_commands(
+    quest, world, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(quest, "OUT", tmp_path / "my models")
+    quest.main()
+    assert f"cd '{tmp_path}/my models'\n" in capsys.readouterr().out
+
+
+def test_a_full_disk_leaves_the_files_of_the_run_before(
+    quest, bpe, world, monkeypatch, capsys
+):
+    bpe.run_stage(quest.main, ME, lock=False)
+    before = {p: p.read_bytes() for p in world.rglob("*") if p.is_file()}
+    assert len(before) == 8
+    monkeypatch.setattr(quest, "TEMPERATURE", 0.5)  # would change two of the files
+    sync, calls = bpe.os.fsync, []
+
+    def full(file):
+        calls.append(file)
+        if len(calls) == 8:  # the last of them does not fit
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(file)
+
+    monkeypatch.setattr(bpe.os, "fsync", full)
+    with pytest.raises(SystemExit, match="The disk is full"):
+        bpe.run_stage(quest.main, ME, lock=False)
+    assert {p: p.read_bytes() for p in world.rglob("*") if p.is_file()} == before
 
 
 @pytest.mark.parametrize(
@@ -369,9 +440,10 @@ def test_a_full_disk_leaves_the_files_of_the_run_before(shop):
     [
         ({"STORIES": 0}, "STORIES = 0"), ({"TOKENS": 1.5}, "TOKENS = 1.5"),
         ({"TOP_P": 0.0}, "TOP_P = 0.0"), ({"TEMPERATURE": -1}, "TEMPERATURE = -1"),
+        ({"NAME": "my/model"}, "NAME = 'my/model'"), ({"NAME": ""}, "NAME = ''"),
     ],
 )  # fmt: skip
-def test_a_constant_out_of_range_is_named(quest, monkeypatch, constants, words):
+def test_a_constant_that_cannot_be_used_is_named(quest, monkeypatch, constants, words):
     for name, value in constants.items():
         monkeypatch.setattr(quest, name, value)
     with pytest.raises(SystemExit, match=words) as stopped:
@@ -379,18 +451,33 @@ def test_a_constant_out_of_range_is_named(quest, monkeypatch, constants, words):
     assert len(str(stopped.value).split("\n")) == 3
 
 
-def test_what_is_missing_or_does_not_fit_stops_it_in_three_lines(shop):
-    script, folder = "lessons/quests/take_home.py", shop.folder / "artifacts"
-    meta = folder / "02_prepare/meta.json"
-    whole = meta.read_text()
-    meta.write_text(json.dumps(json.loads(whole) | {"tokenizer": "another"}))
-    shop.refuses(script, "another tokenizer", "python 02_prepare.py")
-    meta.write_text(whole)
-    (folder / "02_prepare/valid.bin").unlink()
-    shop.refuses(script, "valid.bin is missing", "python 02_prepare.py")
-    (folder / "04_train/best.pt").write_bytes(b"PK")
-    shop.refuses(script, "best.pt cannot be read", "python 04_train.py")
-    assert not (folder / "take_home").exists()
+def test_what_is_missing_or_does_not_fit_stops_it_in_three_lines(
+    quest, world, best, prepared, tmp_path, monkeypatch
+):
+    data = prepared / "artifacts/02_prepare"
+    meta = json.loads((data / "meta.json").read_text())
+    monkeypatch.setattr(quest, "DATA", tmp_path)
+    monkeypatch.setattr(quest, "MODEL", tmp_path / "best.pt")
+
+    def refused(*words):
+        with pytest.raises(SystemExit) as stopped:
+            quest.main()
+        lines = str(stopped.value).split("\n")
+        assert len(lines) == 3 and all(word in str(stopped.value) for word in words)
+
+    refused("best.pt is missing", "python 04_train.py")
+    (tmp_path / "best.pt").write_bytes(b"PK")
+    refused("best.pt cannot be read", "python 04_train.py")
+    (tmp_path / "best.pt").write_bytes(best.read_bytes())
+    other = json.dumps(meta | {"tokenizer": "another"})
+    (tmp_path / "meta.json").write_text(other)
+    refused("valid.bin was made with another tokenizer", "python 02_prepare.py")
+    (tmp_path / "meta.json").write_text(json.dumps(meta))
+    refused("valid.bin is missing", "python 02_prepare.py")
+    for damaged in (b"", b"\x07", np.array([2, 5000, 3], dtype="<u2").tobytes()):
+        (tmp_path / "valid.bin").write_bytes(damaged)
+        refused("valid.bin is damaged", "python 02_prepare.py")
+    assert not world.exists()
 
 
 # ------------------------------------------------- other programs, where installed
@@ -412,7 +499,7 @@ def test_transformers_gives_the_same_logits(home, model, ids):
     peer = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
     assert type(peer).__name__ == "GPT2LMHeadModel" and peer.dtype == torch.float32
     with torch.no_grad():
-        theirs, ours = peer(ids).logits, model(ids)
+        theirs, ours = peer(ids).logits, model(ids)[0]
     assert (theirs - ours).abs().max() < 1e-4
     assert torch.equal(theirs.argmax(dim=-1), ours.argmax(dim=-1))  # 1,024 positions
 
@@ -433,7 +520,7 @@ def test_the_gguf_library_reads_our_files(quest, home, model, small):
     for name, its_model in [("f32.gguf", model), ("q8.gguf", small)]:
         reader = gguf.GGUFReader(home / name)
         assert reader.get_field("general.architecture").contents() == "gpt2"
-        assert reader.get_field("gpt2.context_length").contents() == CONFIG["context"]
+        assert reader.get_field("gpt2.context_length").contents() == 64
         theirs = {tensor.name: tensor for tensor in reader.tensors}
         for ours, weight in quest.tensors(its_model).items():
             tensor = theirs.pop(quest.gguf_name(ours))
@@ -451,7 +538,7 @@ def test_the_gguf_library_reads_our_files(quest, home, model, small):
 
 @contextlib.contextmanager
 def in_llama(path, context):
-    """llama.cpp with this file, giving the logits of all places."""
+    """llama.cpp with this file, giving the logits at all positions."""
     llama_cpp = pytest.importorskip("llama_cpp")
     peer = llama_cpp.Llama(
         str(path), n_ctx=context, n_batch=context, logits_all=True, verbose=False,
@@ -462,31 +549,31 @@ def in_llama(path, context):
 
 
 def test_llama_cpp_chooses_the_same_tokens(home, model, ids):
-    with in_llama(home / "f32.gguf", CONFIG["context"]) as peer, torch.no_grad():
+    with in_llama(home / "f32.gguf", SIZES["block_size"]) as peer, torch.no_grad():
         agree = 0
         for row in ids:
             peer.reset()
             peer.eval(row.tolist())
             best = np.array(peer.scores[: len(row)]).argmax(axis=-1)
-            agree += (best == model(row[None])[0].argmax(dim=-1).numpy()).sum()
+            agree += (best == model(row[None])[0][0].argmax(dim=-1).numpy()).sum()
     assert agree >= 0.995 * ids.numel()  # its tables for GELU have 16 bits
 
 
 def test_llama_cpp_reads_the_8_bits_as_we_do(home, small, ids):
     # It rounds what flows through the model to 8 bits, too: not the same logits, then,
     # but their errors must be small beside what the logits say.
-    with in_llama(home / "q8.gguf", CONFIG["context"]) as peer, torch.no_grad():
+    with in_llama(home / "q8.gguf", SIZES["block_size"]) as peer, torch.no_grad():
         for row in ids[:4]:
             peer.reset()
             peer.eval(row.tolist())
             theirs = torch.tensor(np.array(peer.scores[: len(row)]))
-            ours = small(row[None])[0]
+            ours = small(row[None])[0][0]
             alike = F.cosine_similarity(theirs, ours)
             assert alike.mean() > 0.999 and alike.min() > 0.99
 
 
 def test_llama_cpp_cuts_a_thousand_texts_as_we_do(home, tokenizer, texts):
-    with in_llama(home / "q8.gguf", CONFIG["context"]) as peer:
+    with in_llama(home / "q8.gguf", SIZES["block_size"]) as peer:
         for text in texts:
             theirs = peer.tokenize(text.encode(), add_bos=False, special=False)
             assert theirs == tokenizer.encode(text), repr(text)

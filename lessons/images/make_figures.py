@@ -5,9 +5,11 @@ WRITES  lessons/images/: learning.svg (README), lengths.svg (lesson 02), attenti
         (04), loss.svg and rate.svg (06); equal artifacts, equal files
 RUN     python lessons/images/make_figures.py   (after python 05_eval.py)
 
-An SVG file is text: lines, rectangles and words, each with its place in pixels counted
-from the upper left corner. So a figure needs no library, and its words can be searched.
+An SVG file is text: lines, rectangles and words, each with its position in pixels,
+counted from the upper left corner. So a figure needs no library, and its words can be
+searched.
 """
+# =========================================================================== 1. Imports
 import csv
 import datetime
 import hashlib
@@ -18,46 +20,44 @@ import sys
 from html import escape
 from pathlib import Path
 
-import numpy as np
-import torch
-
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent.parent), str(HERE.parent)]
-import machine  # lessons/machine.py: reads checkpoints
-from plumbing import need, read_json, run_stage, same_tokenizer, sha256_of
-from plumbing import shown, stop, write_all
+sys.path.insert(0, str(HERE.parent.parent))
+# `import 01_bpe` is a syntax error (a name cannot start with a digit), hence:
+bpe = importlib.import_module("01_bpe")
+gpt = importlib.import_module("03_model")
+train = importlib.import_module("04_train")
 
-bpe = importlib.import_module("01_bpe")  # class Tokenizer
-gpt = importlib.import_module("03_model")  # class GPT, attention_by_hand
-train = importlib.import_module("04_train")  # speak(): lets a model tell a story
+import numpy as np  # noqa: E402  01 and 03 have said so if a package is missing
+import torch  # noqa: E402
 
-# ======================================================================== CONSTANTS
-# Stands in every figure, before the date of the run: edit it if yours ran elsewhere.
+# ============================================================= 2. Constants: edit these
+# Appears in every figure, before the date of the run: edit it if yours ran elsewhere.
 MACHINE = "2 cores of an AMD EPYC (Zen 4) cloud machine, torch 2.13.0 CPU"
 SENTENCE = "There once was a little girl named Emma. Emma loved animals. One day,"
-HEAD = (2, 2)  # whose looks attention.svg shows: block and head, counted from 1
-UNLIKELY, ABSURD = 0.05, 0.001  # learning.svg colours tokens less probable than these
+HEAD = (2, 2)  # block and head, counted from 1, whose attention attention.svg shows
+UNLIKELY, ABSURD = 0.05, 0.001  # learning.svg colors tokens less probable than these
 
+ME = "lessons/images/make_figures.py"
 IN = HERE.parent.parent / "artifacts"
 OUT = HERE
-COLOURS = {  # name: in light mode, in dark mode
+COLORS = {  # name: in light mode, in dark mode
     "paper": ("#ffffff", "#0d1117"), "ink": ("#1f2328", "#e6edf3"),
     "soft": ("#59636e", "#9198a1"), "grid": ("#d1d9e0", "#3d444d"),
-    "blue": ("#0757ba", "#58a6ff"), "grey": ("#afb8c1", "#656c76"),
+    "blue": ("#0757ba", "#58a6ff"), "gray": ("#afb8c1", "#656c76"),
     "orange": ("#bc4c00", "#f0883e"), "amber": ("#9a6700", "#d8a530"),
     "red": ("#cf222e", "#ff7b72"),
 }  # fmt: skip
 
 
-# =========================================================================== DRAWING
+# =================================================================== 3. Write SVG files
 def css(mode):  # 0 or 1 -> the rules of light or of dark mode
-    """Each colour as two classes: to fill with it (blue) and to draw (blue-line)."""
+    """Each color as two classes: to fill with it (blue) and to draw (blue-line)."""
     rules = [
         f".{name} {{ fill: {both[mode]} }} .{name}-line {{ stroke: {both[mode]} }}"
-        for name, both in COLOURS.items()
+        for name, both in COLORS.items()
     ]
-    # A rim in the colour of the paper keeps a label legible where it meets a line.
-    rim = f"stroke: {COLOURS['paper'][mode]}; stroke-width: 4px; paint-order: stroke"
+    # A rim in the color of the paper keeps a label legible where it meets a line.
+    rim = f"stroke: {COLORS['paper'][mode]}; stroke-width: 4px; paint-order: stroke"
     return "\n".join([*rules, f"text.orange {{ {rim} }}"])
 
 
@@ -74,7 +74,7 @@ def ticks(top, most):
 
 
 class Picture:
-    """An SVG file under way: every method adds an element to it."""
+    """An SVG file that grows: every method adds an element to it."""
 
     def __init__(self, width, height, title, subtitle):
         self.height, size = height, f'width="{width}" height="{height}"'
@@ -85,7 +85,7 @@ class Picture:
             f"<title>{safe(title)}</title>\n<desc>{safe(subtitle)}</desc>\n<style>",
             "text { font-family: Helvetica, Arial, sans-serif }",
             "text.story { font-family: Georgia, 'Times New Roman', serif }",
-            "tspan.red { text-decoration: underline }  /* for who sees no red */",
+            "tspan.red { text-decoration: underline }  /* for those who see no red */",
             f"{css(0)}\n{dark}\n</style>",
             f'<rect {size} rx="8" class="paper grid-line"/>',
         ]
@@ -100,25 +100,25 @@ class Picture:
             words.append(f'{name.rstrip("_").replace("_", "-")}="{value}"')
         self.parts.append(f"{' '.join(words)}>{inside}</{tag}>")
 
-    def text(self, x, y, words, colour="ink", size=13, anchor="start", **more):
-        """Words at (x, y), or [(colour, words)] one after the other."""
+    def text(self, x, y, words, color="ink", size=13, anchor="start", **more):
+        """Words at (x, y), or [(color, words)] one after the other."""
         parts = [] if isinstance(words, str) else words
         spans = [f'<tspan class="{c}">{safe(part)}</tspan>' for c, part in parts]
         inside = "".join(spans) or safe(words)
-        more |= {"class_": colour, "font_size": size, "text_anchor": anchor}
+        more |= {"class_": color, "font_size": size, "text_anchor": anchor}
         self.add("text", inside, x=x, y=y, **more)
 
-    def line(self, points, colour="grid", width=1, dashes="none"):
+    def line(self, points, color="grid", width=1, dashes="none"):
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-        self.add("polyline", points=path, class_=f"{colour}-line", fill="none",
+        self.add("polyline", points=path, class_=f"{color}-line", fill="none",
                  stroke_width=width, stroke_dasharray=dashes)  # fmt: skip
 
-    def bar(self, x, y, width, height, colour, opacity=1):
-        self.add("rect", x=x, y=y, width=width, height=height, class_=colour,
+    def bar(self, x, y, width, height, color, opacity=1):
+        self.add("rect", x=x, y=y, width=width, height=height, class_=color,
                  fill_opacity=opacity)  # fmt: skip
 
-    def dot(self, x, y, colour="ink", radius=4):
-        self.add("circle", cx=x, cy=y, r=radius, class_=colour)
+    def dot(self, x, y, color="ink", radius=4):
+        self.add("circle", cx=x, cy=y, r=radius, class_=color)
 
     def axes(self, box, x_top, y_top, x_name, y_name, most=6):
         """Lines, numbers and names; returns to_x and to_y, from numbers to pixels."""
@@ -144,38 +144,36 @@ class Picture:
         return "\n".join(self.parts) + "\n</svg>\n"
 
 
-# =========================================================================== READING
+# ======================================================================== 4. Read a run
 def read_run():
     """All that the figures show, as a dict; SystemExit if a stage has not run."""
     before, folder = IN / "03_model" / "model.pt", IN / "04_train"
     best, last, log = (folder / name for name in ("best.pt", "last.pt", "log.csv"))
-    run, again = {}, "python 04_train.py"
-    run["tokenizer"] = bpe.Tokenizer.load(IN / "01_bpe" / "tokenizer.json")
+    run, command = {}, "python 04_train.py"
+    tokenizer = run["tokenizer"] = bpe.Tokenizer.load(IN / "01_bpe" / "tokenizer.json")
     for name in ("train.bin", "valid.bin"):
-        need(IN / "02_prepare" / name, "02_prepare.py")
+        bpe.need(IN / "02_prepare" / name, "02_prepare.py")
         run[name] = np.memmap(IN / "02_prepare" / name, dtype="<u2", mode="r")
     run["before"], _ = gpt.GPT.load(before, "03_model.py")
     for path in (last, log):
-        need(path, "04_train.py")
+        bpe.need(path, "04_train.py")
     run["model"], content = gpt.GPT.load(best, "04_train.py")
-    same_tokenizer(IN / "01_bpe", content["tokenizer"], shown(best), again)
+    bpe.check_tokenizer(content["tokenizer"], bpe.shown(best), command)
     weights = b"".join(w.numpy().tobytes() for w in run["before"].state_dict().values())
-    if hashlib.sha256(weights).hexdigest() != content["identity"]["model"]:
-        why = "It has been made anew since, or START_FROM chose another one."
-        raise stop(f"The run did not begin with {shown(before)}.", why, again)
-    run["eval"] = read_json(IN / "05_eval" / "eval.json", "05_eval.py", "05_eval/1")
-    if run["eval"]["made_from"]["model"] != sha256_of(best):
-        why = f"{shown(best)} has changed since it was measured."
-        raise stop("eval.json tells of another model.", why, "python 05_eval.py")
-    rows = machine.load_checkpoint(last, again)["rows"]
-    run["told"] = [row for row in rows if row.get("story")]  # one per evaluation
+    if hashlib.sha256(weights).hexdigest() != content["fingerprint"]["model"]:
+        why = "03_model.py has run again since, or START_FROM chose another model."
+        raise bpe.stop(f"The run did not begin with {bpe.shown(before)}.", why, command)
+    run["eval"] = bpe.read_json(IN / "05_eval" / "eval.json", "05_eval.py", "05_eval/2")
+    if run["eval"]["made_from"]["model"] != bpe.sha256_of(best):
+        why = f"{bpe.shown(best)} has changed since it was measured."
+        raise bpe.stop("eval.json is about another model.", why, "python 05_eval.py")
+    rows = gpt.load_checkpoint(last, command)["rows"]
+    run["evaluations"] = [row for row in rows if row.get("sample")]
     with open(log, newline="", encoding="utf-8") as file:
         run["log"] = list(csv.DictReader(file))
     day = datetime.datetime.fromtimestamp(last.stat().st_mtime, datetime.timezone.utc)
     run["caption"] = f"{MACHINE}, {day:%Y-%m-%d}"
-    # What 04_train.py puts into the model's mouth: the first words for validation.
-    first = run["tokenizer"].decode(run["valid.bin"][1:40].tolist())
-    return run | {"prompt": " ".join(first.split()[:4])}
+    return run | {"prompt": train.choose_prompt(tokenizer, run["valid.bin"])}
 
 
 def column(run, name):  # -> [(millions of tokens read, value)] of log.csv
@@ -183,45 +181,46 @@ def column(run, name):  # -> [(millions of tokens read, value)] of log.csv
     return [(int(tokens) / 1e6, float(value)) for tokens, value in rows]
 
 
-def rung(run, name):  # -> stage 5's ladder, there in bits per byte, in nats per token
-    found = run["eval"]
-    bits = found["ladder"][name] * found["bytes"] / found["stories"]["tokens"]
+def baseline(run, name):  # stage 5 has it in bits per byte -> nats per token
+    result = run["eval"]
+    bits = result["baselines"][name] * result["bytes"] / result["stories"]["tokens"]
     return bits * math.log(2)
 
 
-# =========================================================================== FIGURES
+# ================================================================== 5. Draw the figures
 def draw_loss(run):
-    learnt, tested = column(run, "train_loss"), column(run, "valid_loss")
-    what = "Dashed: the loss of those who only count which tokens follow each other"
+    trained, validated = column(run, "train_loss"), column(run, "valid_loss")
+    what = "Dashed: baselines, which only count how often tokens follow each other"
     picture = Picture(880, 448, "How the loss falls", what)
-    top = 1.04 * max(rung(run, "uniform"), *(loss for _, loss in learnt))
+    top = 1.04 * max(baseline(run, "uniform"), *(loss for _, loss in trained))
     names = "tokens read (millions)", "loss (nats per token)"
-    to_x, to_y = picture.axes((64, 104, 630, 366), learnt[-1][0], top, *names)
+    to_x, to_y = picture.axes((64, 104, 630, 366), trained[-1][0], top, *names)
     for name, knows in [
-        ("uniform", f"knows nothing: ln {len(run['tokenizer']):,}"),
-        ("unigram", "knows how frequent each is"),
-        ("bigram", "knows the token before"), ("trigram", "knows the two before"),
+        ("uniform", f"uniform: ln {len(run['tokenizer']):,}"),
+        ("unigram", "unigram: how frequent each is"),
+        ("bigram", "bigram: one token before"), ("trigram", "trigram: two before"),
     ]:  # fmt: skip
-        y = to_y(rung(run, name))
+        y = to_y(baseline(run, name))
         picture.line([(64, y), (636, y)], "orange", dashes="6 4")
-        picture.text(644, y + 4, f"{rung(run, name):.2f} {knows}", "orange", 12)
-    picture.line([(to_x(x), to_y(y)) for x, y in learnt], "blue", 2)
-    for x, y in tested:
+        picture.text(644, y + 4, f"{baseline(run, name):.2f} {knows}", "orange", 12)
+    picture.line([(to_x(x), to_y(y)) for x, y in trained], "blue", 2)
+    for x, y in validated:
         picture.dot(to_x(x), to_y(y))
-    x, y = 644, to_y(tested[-1][1]) + 4
-    picture.text(x, y, f"{tested[-1][1]:.2f} the model", size=12, font_weight="bold")
+    x, y = 644, to_y(validated[-1][1]) + 4
+    picture.text(x, y, f"{validated[-1][1]:.2f} the model", size=12, font_weight="bold")
+    picture.bar(420, 118, 140, 46, "paper")  # no line crosses the legend
     picture.line([(428, 130), (452, 130)], "blue", 2)
-    picture.text(462, 134, "training stories", size=12)
+    picture.text(462, 134, "training loss", size=12)
     picture.dot(440, 152)
-    picture.text(462, 156, "validation stories", size=12)
+    picture.text(462, 156, "validation loss", size=12)
     return picture.finish(run["caption"])
 
 
 def draw_rate(run):
     rate = column(run, "lr")
     peak, end = max(rate, key=lambda point: point[1]), rate[-1]
-    what = "A straight rise (warm-up), then half a cosine down to a tenth"
-    picture = Picture(880, 320, "The learning rate of the run", what)
+    what = "A linear warm-up, then half a cosine down to a tenth"
+    picture = Picture(880, 320, "The learning-rate schedule of the run", what)
     names = "tokens read (millions)", "learning rate"
     to_x, to_y = picture.axes((74, 104, 856, 246), end[0], 1.1 * peak[1], *names)
     picture.line([(to_x(x), to_y(y)) for x, y in rate], "blue", 2.5)
@@ -240,22 +239,22 @@ def draw_lengths(run):
     used = np.zeros(len(tokens), dtype=np.int64)
     for start in range(0, len(ids), 2**20):  # in parts: the file may be large
         used += np.bincount(ids[start : start + 2**20], minlength=len(tokens))
-    shares = [(np.ones(len(size)), "grey", "in the vocabulary, each token once")]
-    shares += [(used[4:], "blue", "in the text, as often as it stands there")]
-    percent = [np.bincount(size, weights=n) / n.sum() * 100 for n, *_ in shares]
-    what = "Which share of the tokens has how many bytes"
+    counts = [(np.ones(len(size)), "gray", "in the vocabulary, each token once")]
+    counts += [(used[4:], "blue", "in the text, as often as each occurs")]
+    percent = [np.bincount(size, weights=n) / n.sum() * 100 for n, *_ in counts]
+    what = "What percentage of the tokens has how many bytes"
     picture = Picture(880, 400, "How long tokens are", what)
     right, top = size.max() + 1, 1.05 * np.max(percent)
-    names = "bytes of the token", "share (%)"
+    names = "bytes of the token", "tokens (%)"
     to_x, to_y = picture.axes((64, 104, 856, 326), right, top, *names, most=16)
     picture.bar(470, 96, 386, 64, "paper")
     wide = to_x(0.4) - to_x(0)
-    for which, (n, colour, words) in enumerate(shares):
+    for which, (n, color, words) in enumerate(counts):
         for length in range(1, right):
             y = to_y(percent[which][length])
             x = to_x(length) + (which - 1) * wide
-            picture.bar(x, y, wide, to_y(0) - y, colour)
-        picture.bar(480, 106 + 26 * which, 16, 16, colour)
+            picture.bar(x, y, wide, to_y(0) - y, color)
+        picture.bar(480, 106 + 26 * which, 16, 16, color)
         words += f": {np.average(size, weights=n):.2f} on average"
         picture.text(504, 119 + 26 * which, words)
     return picture.finish(run["caption"])
@@ -264,63 +263,64 @@ def draw_lengths(run):
 @torch.no_grad()
 def draw_attention(run):
     model, token_bytes = run["model"].eval(), run["tokenizer"].token_bytes
-    (block, head), L, H = HEAD, model.config["n_layer"], model.config["n_head"]
+    (block, head), L, H = HEAD, model.config.n_layer, model.config.n_head
     if not (1 <= block <= L and 1 <= head <= H):
         why = f"The model has {L} blocks of {H} heads, counted from 1."
-        again = f"Edit it, then: python {shown(Path(__file__))}"
-        raise stop(f"HEAD = {HEAD}: no such head.", why, again)
-    ids = torch.tensor([[run["tokenizer"].bos, *run["tokenizer"].encode(SENTENCE)]])
-    names = [bpe.show(token_bytes[i]) for i in ids[0].tolist()]
-    x = model.wte(ids) + model.wpe(torch.arange(ids.shape[1]))  # (1, T, C)
+        how = f"Edit HEAD at the top of {ME}, then: python {ME}"
+        raise bpe.stop(f"HEAD = {HEAD}: there is no such head.", why, how)
+    idx = torch.tensor([[bpe.BOS, *run["tokenizer"].encode(SENTENCE)]])  # (1, T)
+    names = [bpe.show(token_bytes[i]) for i in idx[0].tolist()]
+    x = model.wte(idx) + model.wpe(torch.arange(idx.shape[1]))  # (1, T, C)
     for earlier in model.h[: block - 1]:
         x = earlier(x)
-    q, k, v = model.h[block - 1].attn.split(model.h[block - 1].ln_1(x))
-    shares = gpt.attention_by_hand(q, k, v)[1][0, head - 1]  # (1, H, T, T) -> (T, T)
-    sure, guess = model(ids)[0].softmax(dim=1).max(dim=1)  # (1, T, V) -> (T,), (T,)
+    q, k, v = model.h[block - 1].attn.qkv(model.h[block - 1].ln_1(x))
+    attn_weights = gpt.attention_by_hand(q, k, v)[1][0, head - 1]  # (1,H,T,T) -> (T,T)
+    probs = model(idx)[0][0].softmax(dim=1)  # (1, T, V) -> (T, V)
+    sure, guess = probs.max(dim=1)  # (T,), (T,)
     left, top, cell = 104, 160, 32
     right, bottom = left + cell * len(names), top + cell * len(names)
     picture = Picture(
-        right + 200, bottom + 48, f"Where each token looks: block {block}, head {head}",
-        "The shares of a row sum to 100%; those from 10% on are written in the square",
+        right + 200, bottom + 48,
+        f"What each token attends to: block {block}, head {head}",
+        "The attention weights of a row sum to 100%; from 10% on they are written out",
     )  # fmt: skip
     picture.text(right + 20, top - 26, "what the model", "soft", 12)
-    picture.text(right + 20, top - 10, "expects next", "soft", 12)
+    picture.text(right + 20, top - 10, "predicts next", "soft", 12)
     for i, name in enumerate(names):
         x, y = left + cell * i, top + cell * i
         picture.text(left - 10, y + 20, name, anchor="end")
-        place = f"translate({x + 18} {top - 8}) rotate(-50)"
-        picture.text(0, 0, name, transform=place)
-        for j, share in enumerate(shares[i, : i + 1].tolist()):
+        picture.text(0, 0, name, transform=f"translate({x + 18} {top - 8}) rotate(-50)")
+        for j, weight in enumerate(attn_weights[i, : i + 1].tolist()):
             x = left + cell * j
             picture.bar(x, y, cell - 2, cell - 2, "grid", 0.35)
-            picture.bar(x, y, cell - 2, cell - 2, "blue", round(share, 3))
-            if share >= 0.1:
-                ink = "paper" if share > 0.7 else "ink"
-                picture.text(x + 15, y + 20, f"{100 * share:.0f}", ink, 12, "middle")
+            picture.bar(x, y, cell - 2, cell - 2, "blue", round(weight, 3))
+            if weight >= 0.1:
+                ink = "paper" if weight > 0.7 else "ink"
+                picture.text(x + 15, y + 20, f"{100 * weight:.0f}", ink, 12, "middle")
         words = f"{bpe.show(token_bytes[guess[i]])}  {sure[i].item():.0%}"
         picture.text(right + 20, y + 20, words)
     return picture.finish(run["caption"])
 
 
 @torch.no_grad()
-def surprise(run, story, width, most):  # -> at most `most` lines of [(colour, text)]
-    """The beginning of a story, every token coloured by how probable it is to the
-    finished model; a line has about `width` characters and ends between words.
+def surprise(run, story, width, most):  # -> at most `most` lines of [(color, text)]
+    """The beginning of a story, every token colored by how probable it is to the
+    trained model; a line has about `width` characters and ends between words.
     """
     tokenizer, model = run["tokenizer"], run["model"].eval()
-    ids = [tokenizer.bos, *tokenizer.encode(story)][: model.config["context"]]
-    chances = model(torch.tensor([ids[:-1]]))[0].softmax(dim=1)  # (T, V)
+    ids = [bpe.BOS, *tokenizer.encode(story)][: model.config.block_size]
+    probs = model(torch.tensor([ids[:-1]]))[0][0].softmax(dim=1)  # (T, V)
     given, words = len(tokenizer.encode(run["prompt"])), [[]]
 
-    def wide(parts):  # the sign for half a character is wide
+    def wide(parts):  # the sign for a broken character is wide
         return sum(len(text) + 2 * text.count("\ufffd") for _, text in parts)
 
     for i, token in enumerate(ids[1:]):
-        p, text = chances[i, token].item(), tokenizer.decode([token]).replace("\n", " ")
-        colour = "red" if p < ABSURD else "amber" if p < UNLIKELY else "ink"
+        p, text = probs[i, token].item(), tokenizer.decode([token]).replace("\n", " ")
+        color = "red" if p < ABSURD else "amber" if p < UNLIKELY else "ink"
         if text.startswith(" ") or wide(words[-1]) > 20:
             words.append([("ink", " ")] * text.startswith(" "))  # never underlined
-        words[-1].append(("soft" if i < given else colour, text.removeprefix(" ")))
+        words[-1].append(("soft" if i < given else color, text.removeprefix(" ")))
     lines = [[]]
     for word in words:
         if wide(lines[-1] + word) > width:
@@ -333,24 +333,25 @@ def surprise(run, story, width, most):  # -> at most `most` lines of [(colour, t
 
 
 def draw_learning(run):
-    told, learnt = run["told"], column(run, "train_loss")
-    babble = train.speak(run["before"], run["tokenizer"], run["prompt"], "cpu")
-    moments = [(0, run["eval"]["untrained"]["loss"], babble)]
-    for row in (told[0], told[(len(told) - 1) // 2], told[-1]):
-        moments.append((row["tokens"], row["valid_loss"], row["story"]))
+    rows, trained = run["evaluations"], column(run, "train_loss")
+    untrained = train.sample(run["before"], run["tokenizer"], run["prompt"], "cpu")
+    moments = [(0, run["eval"]["untrained"]["loss"], untrained)]
+    for row in (rows[0], rows[(len(rows) - 1) // 2], rows[-1]):
+        moments.append((row["tokens"], row["valid_loss"], row["sample"]))
     size = sum(weight.numel() for weight in run["model"].parameters())
-    what = f"{size:,} weights, {moments[-1][0]:,} tokens of little stories: one run"
-    picture = Picture(880, 750, "A model learns to tell stories", what)
+    what = f"{size:,} parameters, {moments[-1][0]:,} tokens of short stories: one run"
+    picture = Picture(880, 750, "A model learns to write stories", what)
     names = "tokens read (millions)", "loss"
-    top = 1.05 * max(moments[0][1], rung(run, "uniform"))
-    to_x, to_y = picture.axes((64, 104, 850, 236), learnt[-1][0], top, *names)
+    top = 1.05 * max(moments[0][1], baseline(run, "uniform"))
+    to_x, to_y = picture.axes((64, 104, 850, 236), trained[-1][0], top, *names)
     for name, words in [
-        ("uniform", "guessing blindly"), ("trigram", "counting runs of three tokens"),
-    ]:  # fmt: skip
-        y = to_y(rung(run, name))
+        ("uniform", "uniform baseline: all tokens equally probable"),
+        ("trigram", "trigram baseline: counts which token follows which two"),
+    ]:
+        y = to_y(baseline(run, name))
         picture.line([(64, y), (850, y)], "orange", dashes="6 4")
         picture.text(800, y + 4, words, "orange", 12, "end")
-    points = [(to_x(x), to_y(y)) for x, y in [(0, moments[0][1]), *learnt]]
+    points = [(to_x(x), to_y(y)) for x, y in [(0, moments[0][1]), *trained]]
     picture.line(points, "blue", 2.5)
     for number, (tokens, loss, story) in enumerate(moments):
         at, top = (to_x(tokens / 1e6), to_y(loss)), 314 + 98 * number
@@ -366,25 +367,25 @@ def draw_learning(run):
             spans = [(c, "".join(text for _, text in same)) for c, same in parts]
             picture.text(184, top + 21 * row, spans, "story", 15)
     picture.text(54, 704, [
-        ("soft", "Given words are grey. The finished model finds the others "),
-        ("ink", "expected"), ("soft", ", "),
+        ("soft", "Gray: given. The trained model finds the other tokens "),
+        ("ink", "likely"), ("soft", ", "),
         ("amber", f"unlikely (below {UNLIKELY:.0%})"), ("soft", " or "),
-        ("red", f"all but impossible (below {ABSURD:.1%})"), ("soft", "."),
+        ("red", f"very unlikely (below {ABSURD:.1%})"), ("soft", "."),
     ], size=12)  # fmt: skip
     return picture.finish(run["caption"])
 
 
-# ============================================================================== MAIN
+# ============================================================================== 6. Main
 def main():
     run = read_run()
-    print(f"[read] {shown(IN)}: a run that told {len(run['told'])} stories on its way")
+    print(f"[read] {bpe.shown(IN)}: a run with {len(run['evaluations'])} evaluations")
     figures = [draw_learning, draw_lengths, draw_attention, draw_loss, draw_rate]
-    files = {OUT / f"{d.__name__[5:]}.svg": d(run) for d in figures}
-    write_all(files)
+    files = {OUT / f"{draw.__name__[5:]}.svg": draw(run) for draw in figures}
+    bpe.write_all(files)
     print(f"[note] All of them say: {run['caption']}.")
-    print(f"       Another machine? Edit MACHINE in {shown(Path(__file__))}.")
-    print(f"[wrote] {shown(OUT)}/: {' '.join(path.name for path in files)}")
+    print(f"       Another machine? Edit MACHINE in {ME}.")
+    print(f"[wrote] {bpe.shown(OUT)}/: {' '.join(path.name for path in files)}")
 
 
 if __name__ == "__main__":
-    run_stage(main, "lessons/images/make_figures.py")
+    bpe.run_stage(main, ME, lock=False)

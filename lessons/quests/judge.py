@@ -2,21 +2,20 @@
 # requires-python = ">=3.10"
 # dependencies = ["torch==2.13.0", "numpy", "regex", "tqdm"]
 # ///
-"""Side quest: let a large language model grade the stories of ours, as a teacher would.
+"""Side quest: let a large language model grade our model's stories, as a teacher would.
 
 READS   artifacts/04_train/best.pt, artifacts/02_prepare/valid.bin, artifacts/01_bpe/,
         lessons/beginnings.txt
 WRITES  artifacts/05_eval/judge.json         marks, intervals, every assessment
-        artifacts/05_eval/judge-cache.jsonl  answers so far: a stopped run goes on there
+        artifacts/05_eval/judge-cache.jsonl  answers so far: a stopped run resumes there
 RUN     python lessons/quests/judge.py   (nothing is sent while JUDGE_URL is None)
 LESSON  lessons/quests/judge.md
 
 The protocol is that of the TinyStories paper (Eldan & Li 2023, arXiv 2305.07759): 44
-beginnings, cut in the middle of a sentence; the model goes on from there; the judge
+beginnings, cut in the middle of a sentence; the model continues from there; the judge
 sees both parts with *** between them, writes an assessment and then gives marks.
 """
-
-# ======================================================================= 2. IMPORTS
+# =========================================================================== 1. Imports
 import email.utils
 import hashlib
 import http.client
@@ -25,42 +24,43 @@ import json
 import os
 import random
 import re
+import shlex
 import sys
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 
-import numpy as np
-import torch
-from tqdm import tqdm
-
 ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path += [str(ROOT), str(ROOT / "lessons")]
-import plumbing  # noqa: E402  lessons/plumbing.py: messages, safe writing
-from plumbing import shown, stop  # noqa: E402
-
-bpe = importlib.import_module("01_bpe")  # as in 04_train.py: see the comment there
+sys.path.insert(0, str(ROOT))
+# `import 01_bpe` is a syntax error (a name cannot start with a digit), hence:
+bpe = importlib.import_module("01_bpe")
 gpt = importlib.import_module("03_model")
 
-# ===================================================================== 3. CONSTANTS
-# -- who judges
+import numpy as np  # noqa: E402  01 and 03 have said so if a package is missing
+import torch  # noqa: E402
+from tqdm import tqdm  # noqa: E402
+
+# ============================================================= 2. Constants: edit these
+# Who judges
 JUDGE_URL = None  # "http://localhost:11434/v1" (Ollama), ":1234/v1" (LM Studio),
 #                   ":8080/v1" (llama-server), "https://api.openai.com/v1" (OpenAI)
 JUDGE_MODEL = "llama3.1"  # its name there
 KEY_FROM = "OPENAI_API_KEY"  # environment variable with the key; None: no key is sent
 DRY_RUN = False  # True: show the first request and send nothing
-# -- what is judged
+# What is judged
 COMPLETIONS = 1  # endings per beginning; the paper has 10
 CONTROLS = 12  # real stories, judged with their own ending and with a shuffled one
 TEMPERATURE = 1.0  # of our model, as in the paper
-SEED = 1  # of the dice
-# -- patience
+SEED = 1  # of the random generators; another seed, other endings
+# Patience
 TIMEOUT = 180  # seconds for one answer
 TRIES = 5  # per story, with longer and longer pauses between them
 
 ME = "lessons/quests/judge.py"
 BEGINNINGS = ROOT / "lessons" / "beginnings.txt"
+MODEL = ROOT / "artifacts" / "04_train" / "best.pt"
+DATA = ROOT / "artifacts" / "02_prepare"
 OUT = ROOT / "artifacts" / "05_eval"
 FORMAT = "judge/1"
 MARKS = ("grammar", "creativity", "consistency", "plot")
@@ -79,15 +79,15 @@ Then give marks from 0 to 10 and guess the student's age group (A: 3 or under, B
 C: 6-7, D: 8-9, E: 10-12, F: 13-16), in one line of JSON, in exactly this form:
 {{"grammar": 0, "creativity": 0, "consistency": 0, "plot": 0, "age": "A"}}"""
 
-# ====================================================================== 5. THE IDEA
+# ============================================================ 3. The idea: two controls
 # A loss cannot tell whether a story is a good one. A large model can, roughly: its
-# marks are worth as much as its marks for endings whose worth we know. So in every run
-# it also reads real endings, the best there is, and the same with their words shuffled.
-# A judge who does not tell these apart has nothing to say about ours.
+# marks are worth as much as its marks for endings whose quality we know. So in every
+# run it also reads real endings, the best there is, and the same with their words
+# shuffled. A judge that cannot tell these apart has nothing to say about ours.
 
 
-# ======================================================================== 6. PIECES
-# ---- reading the answer: models answer with prose, fences, thoughts, and n/5
+# =================================================================== 4. Read the answer
+# Models answer with prose, code fences, thoughts, and marks like 4/5.
 
 
 def number(value):
@@ -96,10 +96,10 @@ def number(value):
     >>> number(7), number("8/10"), number("4 / 5"), number("70/100"), number(11)
     (7.0, 8.0, 8.0, 7.0, None)
     """
-    found = re.match(r"\s*(\d+(?:\.\d+)?)(?:\s*/\s*(\d+))?", str(value))
-    if isinstance(value, bool) or not found:
+    match = re.match(r"\s*(\d+(?:\.\d+)?)(?:\s*/\s*(\d+))?", str(value))
+    if isinstance(value, bool) or not match:
         return None
-    mark = float(found[1]) * 10 / (float(found[2] or 10) or 10)
+    mark = float(match[1]) * 10 / (float(match[2] or 10) or 10)
     return mark if 0 <= mark <= 10 else None
 
 
@@ -111,56 +111,47 @@ def read_marks(answer):
     """
     text = re.sub(r"<think>.*?(</think>|$)", " ", answer, flags=re.DOTALL)
     text = text.split("</think>")[-1].replace("```json", " ").replace("```", " ")
-    found, age = None, None
+    marks, age = None, None
     for start in (match.start() for match in re.finditer(r"\{", text)):
         try:
             content, _ = json.JSONDecoder().raw_decode(text[start:])
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         content = {str(name).lower(): value for name, value in content.items()}
         if all(name in content for name in MARKS):
-            found = [number(content[name]) for name in MARKS]
+            marks = [number(content[name]) for name in MARKS]
             age = next((content[name] for name in content if name[:3] == "age"), None)
-    if found is None:
+    if marks is None:
         each = [
             re.findall(rf"(?i){name}\W{{0,12}}(\d+(?:\.\d+)?(?:\s*/\s*\d+)?)", text)
             for name in MARKS
         ]
-        found = [number(numbers[-1]) if numbers else None for numbers in each]
+        marks = [number(numbers[-1]) if numbers else None for numbers in each]
         ages = re.findall(r"(?i:age(?: group)?)\W{0,12}([A-F])\b", text)
         age = ages[-1] if ages else None
-    if None in found:
+    if None in marks:
         return None
     letter = re.match(r"\W*([A-F])\b", str(age))
-    return dict(zip(MARKS, found)) | {"age": letter[1] if letter else None}
+    return dict(zip(MARKS, marks)) | {"age": letter[1] if letter else None}
 
 
-# ---- asking
-
-
+# ===================================================================== 5. Ask the judge
 class Refused(Exception):
-    """The judge will not answer this story, however often we ask."""
+    """The judge will not answer for this story, however often we ask."""
 
 
 class Judge:
     """An OpenAI-style address that answers; keeps what it has answered."""
 
-    def __init__(self, url, model, cache):
+    def __init__(self, url, model, cache_path):
         self.url = url.rstrip("/") + "/chat/completions"
-        self.model, self.cache_path = model, cache
+        self.model, self.cache_path = model, cache_path
         self.options = {"temperature": 0, "max_tokens": 1500}
         self.headers = {"Content-Type": "application/json"}
-        key = os.environ.get(KEY_FROM) if KEY_FROM else None
+        key = os.environ.get(KEY_FROM, "").strip() if KEY_FROM else ""
         if key:
             self.headers["Authorization"] = f"Bearer {key}"
-        self.cache, self.answered = {}, False
-        if cache.exists():
-            for line in cache.read_text("utf-8").splitlines():
-                try:
-                    entry = json.loads(line)
-                    self.cache[entry["story"]] = entry
-                except (ValueError, KeyError, TypeError):
-                    pass  # a line that a killed run did not finish
+        self.cache, self.answered = read_cache(cache_path), False
 
     def body(self, beginning, completion):
         """What is sent, as dict."""
@@ -170,18 +161,19 @@ class Judge:
 
     def marks(self, beginning, completion):
         """-> marks, age and assessment of a story. Raises Refused if there are none."""
-        said = json.dumps([REQUEST, beginning, completion, self.model])
-        story = hashlib.sha256(said.encode()).hexdigest()
+        question = json.dumps([REQUEST, beginning, completion, self.model])
+        story = hashlib.sha256(question.encode()).hexdigest()
         if story in self.cache:
             return self.cache[story]
-        for _ in range(2):  # an answer without marks may be bad luck, two are not
+        for _ in range(2):  # one answer without marks may be an accident, two are not
             answer = self.ask(beginning, completion)
             marks = read_marks(answer)
             if marks:
                 entry = {"story": story, "assessment": answer.strip()} | marks
                 self.cache[story] = entry
                 with open(self.cache_path, "a", encoding="utf-8") as file:
-                    file.write("\n" + json.dumps(entry))  # a new line, whatever was
+                    # On a new line, because a killed run may have left half a line.
+                    file.write("\n" + json.dumps(entry))
                 return entry
         raise Refused("no marks in its answer")
 
@@ -190,9 +182,9 @@ class Judge:
         pause, tries = 1.0, 0
         while True:
             body = json.dumps(self.body(beginning, completion)).encode()
-            request = urllib.request.Request(self.url, body, self.headers)
             wait = None
             try:
+                request = urllib.request.Request(self.url, body, self.headers)
                 with urllib.request.urlopen(request, timeout=TIMEOUT) as reply:
                     answer = json.loads(reply.read())
                 text = answer["choices"][0]["message"]["content"]
@@ -203,7 +195,7 @@ class Judge:
             except urllib.error.HTTPError as error:
                 said = error.read().decode("utf-8", "replace")
                 trouble = f"{error.code}: {said[:200]}"
-                # Some models refuse options that others need; an old name for one too.
+                # Some models refuse options that others need.
                 bad = [name for name in self.options if name in said]
                 if error.code == 400 and bad:
                     for name in bad:
@@ -216,7 +208,8 @@ class Judge:
                 wait = retry_after(error.headers.get("Retry-After"))
             except (OSError, http.client.HTTPException) as error:  # time-outs too
                 trouble = str(error)
-                if not self.answered and isinstance(error, urllib.error.URLError):
+                wrong_url = urllib.error.URLError, http.client.InvalidURL
+                if isinstance(error, wrong_url) and not self.answered:
                     raise self.hopeless(None, trouble) from None
             except (ValueError, KeyError, IndexError, TypeError) as error:
                 trouble = f"not in the form of OpenAI's answers ({error!r})"
@@ -227,7 +220,7 @@ class Judge:
             pause *= 2
 
     def hopeless(self, code, said):
-        """The three lines for what no patience can mend."""
+        """The three lines for an error that waiting cannot cure."""
         why = {
             401: f"It wants another key than the one in the variable {KEY_FROM}.",
             403: f"It does not allow this with the key in the variable {KEY_FROM}.",
@@ -235,7 +228,22 @@ class Judge:
         }.get(code, "Is it running, and is JUDGE_URL its address?")
         said = " ".join(said.split())[:150]
         what = f"The judge at {self.url} does not answer ({code or ''} {said})."
-        return stop(what, why, f"Then: python {ME}   (what was answered is kept)")
+        return bpe.stop(what, why, f"Then: python {ME}   (earlier answers are kept)")
+
+
+def read_cache(path):  # -> {hash of a story: its entry}
+    """Earlier answers. Damaged lines are left out, and so their stories asked again."""
+    cache = {}
+    text = path.read_text("utf-8", errors="replace") if path.exists() else ""
+    for line in text.splitlines():
+        try:
+            entry = json.loads(line)
+            marks = {name: number(entry[name]) for name in MARKS}
+            if None not in marks.values():
+                cache[entry["story"]] = {"age": None, "assessment": ""} | entry | marks
+        except (ValueError, KeyError, TypeError, RecursionError):
+            pass  # for example a line that a killed run did not finish
+    return cache
 
 
 def retry_after(value):
@@ -255,54 +263,47 @@ def retry_after(value):
         return None
 
 
-# ---- what is judged
-
-
+# ============================================================= 6. Choose what is judged
 def read_beginnings(path):
     """The beginnings in lessons/beginnings.txt, as a list of strings."""
     if not path.exists():
-        how = f"git checkout {shown(path)}, then: python {ME}"
-        raise stop(f"{shown(path)} is missing.", "It is part of the course.", how)
+        what, why = f"{bpe.shown(path)} is missing.", "It is part of the course."
+        how = f"git checkout {shlex.quote(bpe.shown(path))} && python {ME}"
+        raise bpe.stop(what, why, how)
     lines = path.read_text("utf-8").splitlines()
     text = "\n".join(line for line in lines if not line.startswith("#"))
     return [" ".join(part.split()) for part in ("\n" + text).split("\n- ")[1:]]
 
 
-@torch.no_grad()
-def go_on(model, tokenizer, beginning, count, seed):  # -> count strings
-    """`count` endings for one beginning, told side by side as in 05_eval.py."""
-    dice = torch.Generator().manual_seed(seed)
-    ids = [tokenizer.bos, *tokenizer.encode(beginning)]
-    T = model.config["context"]
+def complete(model, tokenizer, beginning, count, seed):  # -> count strings
+    """Sample `count` endings for one beginning, side by side."""
+    ids, T = [bpe.BOS, *tokenizer.encode(beginning)], model.config.block_size
     if len(ids) >= T:
         why = f"One has {len(ids)} tokens, and the model reads only {T}."
-        raise stop("The beginnings leave no room for an ending.", why, "Shorten them.")
-    new = stories = torch.tensor([ids] * count)
-    cache = model.new_cache()
-    done = torch.zeros(count, dtype=torch.bool)
-    while stories.shape[1] < T and not done.all():
-        logits = model(new, cache)[:, -1].float()
-        logits[:, :3] = -torch.inf  # <PAD>, <UNK>, <BOS>
-        new = torch.multinomial((logits / TEMPERATURE).softmax(-1), 1, generator=dice)
-        stories = torch.cat([stories, new], dim=1)
-        done |= new[:, 0] == tokenizer.eos
-    rows = [row[len(ids) :] for row in stories.tolist()]
-    rows = [row[: row.index(3) if 3 in row else None] for row in rows]
-    return [tokenizer.decode(row).strip() for row in rows]
+        how = f"Shorten it in {shlex.quote(bpe.shown(BEGINNINGS))}, then: python {ME}"
+        raise bpe.stop("A beginning leaves no space for an ending.", why, how)
+    rng, idx = torch.Generator().manual_seed(seed), torch.tensor([ids] * count)
+    idx = model.generate(idx, T - len(ids), TEMPERATURE, stop_id=bpe.EOS, rng=rng)
+    new = [row[len(ids) :] for row in idx.tolist()]  # (count, T') -> count lists
+    ends = [row.index(bpe.EOS) if bpe.EOS in row else None for row in new]
+    return [tokenizer.decode(row[:end]).strip() for row, end in zip(new, ends)]
 
 
-def real_endings(tokenizer, ids, count):
-    """Validation stories, cut in the middle of a sentence: [(beginning, ending)]."""
-    starts = np.flatnonzero(ids == tokenizer.bos)
-    found = []
+def real_endings(tokenizer, ids, count, longest):
+    """Validation stories, cut in the middle of a sentence: [(beginning, ending)].
+
+    Of a long document only the first tokens, as many as the model can generate.
+    """
+    starts, pairs = np.flatnonzero(ids == bpe.BOS), []
     for start in starts[:: max(1, len(starts) // count)][:count]:
-        end = start + int(np.argmax(ids[start:] == tokenizer.eos))
-        words = tokenizer.decode(ids[start:end].tolist()).split(" ")
+        story = ids[start : start + longest].tolist()
+        story = story[: story.index(bpe.EOS) if bpe.EOS in story else None]
+        words = tokenizer.decode(story).split(" ")
         cut = max(1, len(words) // 3)
         while cut > 1 and words[cut - 1].endswith((".", "!", "?", '"')):
             cut -= 1
-        found.append((" ".join(words[:cut]), " ".join(words[cut:])))
-    return found
+        pairs.append((" ".join(words[:cut]), " ".join(words[cut:])))
+    return pairs
 
 
 def shuffled(text, seed):
@@ -313,10 +314,10 @@ def shuffled(text, seed):
 
 
 def interval(groups, resamples=2000):
-    """Marks by beginning, [[...], ...] -> mean and its 95 % interval (bootstrap).
+    """Marks by beginning, [[...], ...] -> mean and its 95% interval (bootstrap).
 
-    Whole beginnings are drawn anew, for the endings of one are not independent. Efron
-    1979. Deterministic.
+    Whole beginnings are resampled, because the endings of one are not independent
+    (Efron 1979). The same marks give the same interval.
     """
     sums = np.array([sum(group) for group in groups], dtype=float)
     sizes = np.array([len(group) for group in groups], dtype=float)
@@ -327,46 +328,47 @@ def interval(groups, resamples=2000):
     return {"mean": sums.sum() / sizes.sum(), "low": float(low), "high": float(high)}
 
 
-# ======================================================================== 7. CHECKS
+# ============================================================================ 7. Checks
 def check_inputs():
-    """-> (model, tokenizer, validation ids, fingerprint of best.pt)."""
-    for name, kind, low, high in [
-        ("COMPLETIONS", int, 1, 1000), ("CONTROLS", int, 1, 1000),
-        ("TRIES", int, 1, 100), ("TIMEOUT", float, 0.1, 3600),
-        ("TEMPERATURE", float, 0.01, 10),
-    ]:  # fmt: skip
-        plumbing.in_range(ME, name, globals()[name], kind, low, high)
+    """-> (model, tokenizer, validation ids, sha256 of best.pt), or SystemExit."""
+    for name, value, kind, low, high in [
+        ("COMPLETIONS", COMPLETIONS, int, 1, 1000),
+        ("CONTROLS", CONTROLS, int, 1, 1000),
+        ("TRIES", TRIES, int, 1, 100),
+        ("TIMEOUT", TIMEOUT, float, 0.1, 3600),
+        ("TEMPERATURE", TEMPERATURE, float, 0.01, 10),
+        ("SEED", SEED, int, 0, 2**31),
+    ]:
+        bpe.in_range(ME, name, value, kind, low, high)
     if JUDGE_URL is None and not DRY_RUN:
         why = "So nothing is sent anywhere. DRY_RUN = True shows what would be."
         how = f"Set JUDGE_URL and JUDGE_MODEL at the top of {ME}, then: python {ME}"
-        raise stop("There is no judge: JUDGE_URL is None.", why, how)
+        raise bpe.stop("There is no judge: JUDGE_URL is None.", why, how)
     if JUDGE_URL is not None and not str(JUDGE_URL).startswith(("http://", "https://")):
-        why = "It must begin with http:// or https:// and mostly ends with /v1."
-        raise stop(f"JUDGE_URL = {JUDGE_URL!r} is no address.", why, f"Edit {ME}.")
+        why = "It must begin with http:// or https:// and usually ends with /v1."
+        how = f"Edit JUDGE_URL at the top of {ME}, then: python {ME}"
+        raise bpe.stop(f"JUDGE_URL = {JUDGE_URL!r} is not an address.", why, how)
     tokenizer = bpe.Tokenizer.load(bpe.OUT / "tokenizer.json")
-    path = ROOT / "artifacts" / "04_train" / "best.pt"
-    model, content = gpt.GPT.load(path, "04_train.py")
-    if content["tokenizer"] != plumbing.sha256_of(bpe.OUT / "tokenizer.json"):
-        why = "Its ids would mean other words: stage 1 has run again since."
-        what = "best.pt was made with another tokenizer."
-        raise stop(what, why, "python 04_train.py")
-    valid = ROOT / "artifacts" / "02_prepare" / "valid.bin"
-    plumbing.need(valid, "02_prepare.py")
-    ids = np.fromfile(valid, dtype="<u2")
-    return model.eval(), tokenizer, ids, plumbing.sha256_of(path)
+    model, content = gpt.GPT.load(MODEL, "04_train.py")
+    bpe.check_tokenizer(content.get("tokenizer"), "best.pt", "python 04_train.py")
+    meta = bpe.read_json(DATA / "meta.json", "02_prepare.py", "02_prepare/2")
+    bpe.check_tokenizer(meta["tokenizer"], "valid.bin", "python 02_prepare.py")
+    bpe.need(DATA / "valid.bin", "02_prepare.py")
+    ids = np.fromfile(DATA / "valid.bin", dtype="<u2")
+    return model.eval(), tokenizer, ids, bpe.sha256_of(MODEL)
 
 
-# ========================================================================== 8. MAIN
+# ============================================================================== 8. Main
 def stories_to_judge(model, tokenizer, ids):
     """-> [(group, beginning, completion)]"""
-    found = []
-    beginnings = read_beginnings(BEGINNINGS)
-    for i, beginning in enumerate(tqdm(beginnings, desc="telling", leave=False)):
-        for ending in go_on(model, tokenizer, beginning, COMPLETIONS, SEED * 1000 + i):
-            found.append(("this model", beginning, ending))
-    controls = real_endings(tokenizer, ids, CONTROLS)
-    found += [("real endings", beginning, ending) for beginning, ending in controls]
-    return found + [
+    stories, beginnings = [], read_beginnings(BEGINNINGS)
+    for i, beginning in enumerate(tqdm(beginnings, desc="generating", leave=False)):
+        seed = SEED * 1000 + i
+        for ending in complete(model, tokenizer, beginning, COMPLETIONS, seed):
+            stories.append(("this model", beginning, ending))
+    controls = real_endings(tokenizer, ids, CONTROLS, model.config.block_size)
+    stories += [("real endings", beginning, ending) for beginning, ending in controls]
+    return stories + [
         ("shuffled words", beginning, shuffled(ending, SEED + i))
         for i, (beginning, ending) in enumerate(controls)
     ]
@@ -389,18 +391,18 @@ def main():
         try:
             marks = judge.marks(beginning, completion)
             graded.append(story | {k: v for k, v in marks.items() if k != "story"})
-        except Refused as error:  # counted, and no 0: we do not know what it is worth
+        except Refused as error:  # counted, but not as a 0: we do not know its quality
             failures.append(story | {"trouble": str(error)})
     result = {"format": FORMAT, "model": fingerprint, "judge": JUDGE_MODEL}
     result |= {"asked": len(stories), "failed": len(failures), "ages": AGES}
     result |= {"groups": summary(graded), "stories": graded, "failures": failures}
-    plumbing.write_whole(OUT / "judge.json", json.dumps(result, indent=1).encode())
+    bpe.write_all({OUT / "judge.json": json.dumps(result, indent=1)})
     report(result)
 
 
 def summary(graded):
     """-> {group: {stories, grammar: {mean, low, high}, ..., ages: {letter: count}}}"""
-    found = {}
+    groups = {}
     for group in ("this model", "real endings", "shuffled words"):
         own = [story for story in graded if story["group"] == group]
         letters = [story["age"] for story in own]
@@ -410,10 +412,10 @@ def summary(graded):
         for story in own:
             by_beginning.setdefault(story["beginning"], []).append(story)
         for name in MARKS:
-            marks = [[s[name] for s in some] for some in by_beginning.values()]
+            marks = [[s[name] for s in same] for same in by_beginning.values()]
             entry[name] = interval(marks) if marks else None
-        found[group] = entry
-    return found
+        groups[group] = entry
+    return groups
 
 
 def report(result):
@@ -427,17 +429,16 @@ def report(result):
             print(f"{text:>22}", end="")
         print()
     print(f"[check] {result['failed']} of {result['asked']} answers could not be used;")
-    print("[check] they are not counted, and the next run asks for them again")
+    print("        they are not counted, and the next run asks for them again")
     real, floor = (result["groups"][n] for n in ("real endings", "shuffled words"))
     both = [mark for mark in MARKS if real[mark] and floor[mark]]
     blind = [mark for mark in both if real[mark]["low"] <= floor[mark]["high"]]
     if blind:
         print(f"[note] in {', '.join(blind)}, real and shuffled endings get", end=" ")
-        print("marks too much alike: this judge sees too little, take a larger one")
-    print(f"[wrote] {shown(OUT / 'judge.json')}")
+        print("marks too much alike: this judge is too weak, use a larger one")
+    print(f"[wrote] {bpe.shown(OUT / 'judge.json')}")
     print("Next: python 05_eval.py   (puts the marks into report.html)")
 
 
-# ========================================================================= 9. GUARD
 if __name__ == "__main__":
-    plumbing.run_stage(main, ME)
+    bpe.run_stage(main, ME)

@@ -1,8 +1,8 @@
-/* y = x W^T for a matrix W of int8; lessons/quests/take_home.py compiles and uses it.
+/* y = x W^T for a matrix W of int8; take_home.py compiles and uses it.
 
    torch can multiply by int8 only if a whole row of W shares a scale. Here 32 weights
-   do. A row of W becomes float just before it is used and is forgotten after: it never
-   leaves the processor's nearest cache, and from memory come bytes, a quarter of what
+   do. A row of W becomes float just before it is used and is dropped after it: it never
+   leaves the processor's nearest cache, and memory delivers bytes, a quarter of what
    floats would be. */
 #include <stdint.h>
 

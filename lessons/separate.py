@@ -1,0 +1,74 @@
+"""Separate: put a line <|endoftext|> between the items of a file, for 01 to read it.
+
+READS   a UTF-8 file in which each item is a story: JSON records (one per line, or one
+        list), the rows of a table (CSV or TSV), or simply lines
+WRITES  a text beside it, FILE.txt: TEXT in 01_bpe.py can name it
+RUN     python lessons/separate.py FILE
+
+Of a record or a row, the field with the longest text is the story.
+"""
+import csv
+import importlib
+import json
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+if str(ROOT) not in sys.path:
+    sys.path.append(str(ROOT))
+# `import 01_bpe` is a syntax error (a name cannot start with a digit), hence:
+bpe = importlib.import_module("01_bpe")
+SCRIPT = "lessons/separate.py"
+
+
+def read_records(text):  # -> list of str
+    """The story of each JSON record: its longest field that is text."""
+    if text.startswith("["):
+        records = json.loads(text)
+    else:
+        records = [json.loads(line) for line in text.splitlines() if line.strip()]
+    lengths = {}  # {field: characters in all records}
+    for record in records:
+        for field, value in record.items():
+            if isinstance(value, str):
+                lengths[field] = lengths.get(field, 0) + len(value)
+    longest = max(lengths, key=lengths.get)
+    return [record[longest] for record in records if record.get(longest)]
+
+
+def read_rows(text):  # -> list of str
+    """The story of each row but the first, the header: the column with most text."""
+    csv.field_size_limit(2**31 - 1)
+    header = text.partition("\n")[0]
+    delimiter = max(",;\t", key=header.count)
+    reader = csv.reader(text.splitlines(keepends=True), delimiter=delimiter)
+    rows = [row for row in reader if row]
+    columns = range(min(map(len, rows)))
+    longest = max(columns, key=lambda column: sum(len(row[column]) for row in rows))
+    return [row[longest] for row in rows[1:]]
+
+
+READERS = {"JSON record": read_records, "row of the table (CSV)": read_rows}
+
+
+def main():
+    if len(sys.argv) != 2 or not Path(sys.argv[1]).is_file():
+        what = f"No such file: {' '.join(sys.argv[1:]) or '(none was named)'}"
+        raise bpe.stop(what, "It takes one file.", f"python {SCRIPT} my-stories.jsonl")
+    path = Path(sys.argv[1])
+    out = path.with_name(path.name + ".txt")
+    try:
+        text = path.read_text("utf-8-sig").strip()
+        kind = bpe.kind_of_items(path, text or " ")
+        stories = READERS.get(kind, str.splitlines)(text)
+    except (ValueError, LookupError, AttributeError, TypeError, csv.Error) as error:
+        why = f"It cannot be read as UTF-8 text with stories ({str(error)[:150]})."
+        raise bpe.stop(f"{path} was not separated.", why, f"less {path}") from None
+    stories = [story.strip() for story in stories if story.strip()]
+    bpe.write_all({out: "".join(f"{story}\n<|endoftext|>\n" for story in stories)})
+    print(f"[wrote] {bpe.shown(out)}: {len(stories):,} stories, one per {kind}")
+    print(f'Next: TEXT = "{bpe.shown(out)}" in 01_bpe.py, then: python 01_bpe.py')
+
+
+if __name__ == "__main__":
+    bpe.run_stage(main, SCRIPT, lock=False)
