@@ -30,8 +30,9 @@ import time
 from functools import partial
 from hashlib import sha256
 
-# Waiting threads should sleep, not spin: much faster beside other programs (on Linux).
-os.environ.setdefault("GOMP_SPINCOUNT", "300")
+# Waiting threads soon sleep instead of spinning: much faster beside busy programs, and
+# as fast alone. For Linux's OpenMP; to be set before torch is imported.
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 try:
     # `import 01_bpe` is a syntax error (a name cannot start with a digit), hence:
     bpe = importlib.import_module("01_bpe")
@@ -236,25 +237,34 @@ def tune_memory():
         libc.mallopt(-4, 0)  # M_MMAP_MAX: large blocks come from the heap, too,
         libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: and the heap does not shrink
 
-def choose_device(model, tokens, plan):  # -> (device, its seconds per step)
-    """DEVICE; "auto" is measured: a small model can be faster on a Mac's processor."""
+def choose_device(model, tokens, plan, threads=None):  # -> (device, seconds per step)
+    """DEVICE; "auto" is measured: a small model can be faster on a Mac's processor. So
+    is the number of CPU threads: beside busy programs one can be faster than several.
+    A run that resumes keeps its threads, because sums round differently with others.
+    """
     devices, seconds, why = gpt.available_devices(), {}, "the fastest here"
     if DEVICE != "auto":
         devices, why = [d for d in devices if d.type == DEVICE], "set by DEVICE"
     elif WORLD_SIZE > 1:  # all processes must choose the same; Apple GPUs cannot join
         devices = [d for d in devices if d.type != "mps"][:1]
-    for device in devices:
+    counts = [threads] if threads else sorted({torch.get_num_threads(), 1})
+    for device, count in [(d, n) for d in devices for n in counts]:
+        if device.type != "cpu" and count != counts[-1]:
+            continue
+        torch.set_num_threads(count)
         twin, times = copy.deepcopy(model).to(device).train(), []
         optimizer, batch = configure_optimizer(twin), partial(get_batch, tokens)
         for step in range(5):
             started = time.perf_counter()
             train_step(twin, optimizer, batch, step, plan, device)[0].item()
             times.append(time.perf_counter() - started)
-        seconds[device] = sorted(times)[2]  # the median, because the first is slower
-    device = min(seconds, key=seconds.get)
-    measured = ", ".join(f"{d} {s:.3f} s" for d, s in seconds.items())
-    print(f"[plan] device {device}: {why} ({measured} per step)")
-    return device, seconds[device]
+        seconds[device, count] = sorted(times)[2]  # median, because the first is slower
+    device, count = min(seconds, key=seconds.get)
+    torch.set_num_threads(count)
+    measured = ", ".join(f"{d} {n}: {s:.3f} s" for (d, n), s in seconds.items())
+    print(f"[plan] device {device}, {count} CPU thread(s): {why}")
+    print(f"       (seconds per step by device and threads: {measured})")
+    return device, seconds[device, count]
 
 def check_device(model, tokens, plan, device):
     """SystemExit where a device is known, or found, to compute garbage silently. Apple
@@ -565,11 +575,13 @@ def main():
     if state and state["step"] == plan["steps"]:
         print(f"[note] This run has finished. To start a new one: {move_command()}")
     else:
-        device, seconds = choose_device(model, train, plan)
+        threads = state and state["threads"]
+        device, seconds = choose_device(model, train, plan, threads)
         check_device(model, valid, plan, device)
         overfit_one_batch(model, train, device)
         header = {"format": FORMAT, "config": dict(vars(model.config)),
-                  "tokenizer": meta["tokenizer"], "fingerprint": fingerprint}
+                  "tokenizer": meta["tokenizer"], "fingerprint": fingerprint,
+                  "threads": torch.get_num_threads()}
         model = model.to(device)
         trainer = Trainer(model, tokenizer, valid, plan, header, device, state)
         started = time.perf_counter()

@@ -24,8 +24,7 @@ import sys
 import textwrap
 import time
 
-# Waiting threads should sleep, not spin: much faster beside other programs (on Linux).
-os.environ.setdefault("GOMP_SPINCOUNT", "300")  # torch reads it when it is imported
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # as in 04, before torch is imported
 try:
     # `import 01_bpe` is a syntax error (a name cannot start with a digit), hence:
     bpe = importlib.import_module("01_bpe")

@@ -787,6 +787,28 @@ def test_the_faster_device_wins_and_both_times_are_printed(
 
     monkeypatch.setattr(train, "train_step", step)
     monkeypatch.setattr(train.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     chosen, seconds = train.choose_device(model, numbered, PLAN)
     assert chosen is fast and seconds == pytest.approx(0.1)
-    assert "cpu:0 0.200 s, cpu 0.100 s" in capsys.readouterr()[0]
+    assert "cpu:0 1: 0.200 s, cpu 1: 0.100 s" in capsys.readouterr()[0]
+
+
+def test_beside_busy_programs_one_thread_can_win_and_a_resumed_run_keeps_its_threads(
+    train, model, numbered, monkeypatch, capsys
+):
+    threads, clock = [2], [0.0]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads[0])
+    monkeypatch.setattr(torch, "set_num_threads", lambda n: threads.__setitem__(0, n))
+    monkeypatch.setattr(train.gpt, "available_devices", lambda: [torch.device("cpu")])
+
+    def step(*arguments):
+        clock[0] += 0.1 * threads[0]  # two threads are slower
+        return torch.tensor(1.0), torch.tensor(1.0)
+
+    monkeypatch.setattr(train, "train_step", step)
+    monkeypatch.setattr(train.time, "perf_counter", lambda: clock[0])
+    assert train.choose_device(model, numbered, PLAN)[1] == pytest.approx(0.1)
+    assert threads == [1] and "cpu, 1 CPU thread(s)" in capsys.readouterr()[0]
+    threads[0] = 2  # a new process resumes: its run had two threads from the beginning
+    assert train.choose_device(model, numbered, PLAN, 2)[1] == pytest.approx(0.2)
+    assert threads == [2]
