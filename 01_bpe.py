@@ -2,14 +2,14 @@
 # requires-python = ">=3.10"
 # dependencies = ["regex", "tqdm"]
 # ///
-"""Stage 1 of 6: learn from a text which sequences of bytes become tokens.
+"""Stage 1 of 6: train the tokenizer, which turns sequences of bytes into tokens.
 
     text --> [01_bpe] --> 02_prepare --> 03_model --> 04_train --> 05_eval --> 06_sample
               you are here
 
 READS   the text named by TEXT below (made for you, downloaded, or your own file)
 WRITES  artifacts/01_bpe/tokenizer.json   the tokenizer, in Hugging Face's format
-        artifacts/01_bpe/vocab.txt        the same to read: every token and its parts
+        artifacts/01_bpe/vocab.txt        human-readable: every token and its parts
         artifacts/01_bpe/meta.json        which text it was made from
         artifacts/01_bpe/tokens.html      stories colored by token, for your browser
 RUN     python 01_bpe.py
@@ -54,9 +54,9 @@ WORKERS = "auto"  # processes that count the text; "auto": one per CPU core
 
 # Leave the rest as it is: later stages rely on it.
 SPECIAL_TOKENS = ["<PAD>", "<UNK>", "<BOS>", "<EOS>"]
-PAD, UNK, BOS, EOS = range(4)  # their ids
-# GPT-2's pattern cuts a text into pre-tokens. In order: endings like 's and 'll; a run
-# of letters, of digits, of anything else, each with the space before it; whitespace.
+PAD, UNK, BOS, EOS = range(4)  # ids of padding, unknown (unused), begin, end of story
+# GPT-2's pattern cuts text into pre-tokens. In order: contractions like 's and 'll; a
+# run of letters, of digits, or of symbols, with at most one space before; whitespace.
 GPT2_PATTERN = (
     r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 )
@@ -71,17 +71,17 @@ FORMAT = "01_bpe/1"  # changes when the format of the files in OUT changes
 
 # ============================================================= 3. Glossary of this file
 # token      a sequence of bytes with a number, its id: " time" is one token of 5 bytes
-# V          VOCAB_SIZE: ids run from 0 to V-1; 4 special, 256 bytes, V-260 merges
-# pre-token  what GPT2_PATTERN cuts off: "Once", " upon", "'s"; no token crosses a cut
+# V          vocabulary size; ids 0 to V-1: 4 special tokens, 256 bytes, V-260 merges
+# pre-token  a chunk that GPT2_PATTERN cuts: "Once", " upon"; no token spans two of them
 # pair       two neighboring ids in a pre-token: what a merge turns into one new id
 # rank       position of a merge in the order of learning; lower ranks merge first
-# word       what stands between two spaces of the text; one or more pre-tokens
+# word       the text between two spaces; one or more pre-tokens
 
 # ============================================ 4. The idea: merge the most frequent pair
-# Byte pair encoding (Gage 1994; for language models Sennrich et al., arXiv 1508.07909):
-# start with single bytes; count which two tokens stand side by side most often; give
-# that pair an id of its own; write the new id wherever the pair stands; repeat. This is
-# the whole algorithm. Section 8 does the same without counting again what is unchanged.
+# Byte pair encoding (Gage 1994; for translation Sennrich et al., arXiv 1508.07909):
+# start with single bytes. Find the pair of neighboring tokens that occurs most often,
+# give it a new id, replace every occurrence of the pair with that id, and repeat. That
+# is the whole algorithm. Section 8 does the same without recounting unchanged pairs.
 
 def merge(ids, pair, new_id):
     """Replace every `pair` in `ids`, left to right, by `new_id`.
@@ -204,7 +204,7 @@ def read_stories(path, separator, begin, end):
         file.seek(begin)
         data = file.read(end - begin)
     try:
-        text = data.decode("utf-8").removeprefix("" if begin else "\ufeff")  # its mark
+        text = data.decode("utf-8").removeprefix("" if begin else "\ufeff")  # drop BOM
     except UnicodeDecodeError as error:
         raise not_utf8(path, data[error.start], begin + error.start) from None
     if "\r" in text:
@@ -237,8 +237,8 @@ def count_processes(workers, tasks):
 def map_tasks(function, tasks, workers, desc):
     """Yield function(task) for each task in order, computed by `workers` processes.
 
-    They are spawned, as macOS does it: each imports the script anew, so importing a
-    script must do nothing. An exception in one of them is raised here.
+    They are spawned, as is usual on macOS: each one imports the script again, so that
+    import must have no side effects. An exception in a worker is raised again here.
     """
     bar = {"total": len(tasks), "desc": desc, "unit": " parts", "leave": False}
     if workers == 1:
@@ -256,10 +256,10 @@ def map_tasks(function, tasks, workers, desc):
         pool.shutdown(cancel_futures=True)  # after an error, drop what has not begun
 
 # ============================================================== 7. Count the pre-tokens
-# BPE needs no text, only how often each pre-token occurs. GPT2_PATTERN is slow, so we
-# split the text at its spaces, count the words, and run the pattern once per DIFFERENT
-# word. This is exact: before a space that a visible character follows, GPT2_PATTERN
-# cuts, too. A story with a space before other whitespace takes the slow way.
+# BPE does not need the text itself, only how often each pre-token occurs. GPT2_PATTERN
+# is slow, so we split at spaces, count the words, and run it once per DIFFERENT word.
+# This is exact, because GPT2_PATTERN also cuts before each space that is followed by a
+# visible character. A story with a space before other whitespace takes the slow path.
 irregular = re.compile(r" \s").search
 
 def split_words(story):
@@ -297,16 +297,16 @@ def count_text(tasks, workers):
     return counts
 
 # ============================================ 8. Merge the most frequent pair, but fast
-# As train_naive, with two differences. After a merge we update only the pairs beside
-# it (`where` knows which pre-tokens hold a pair). And the most frequent pair comes from
-# a heap, a list that always has its smallest entry in front. A pre-token is a str with
-# one character per token, chr(id), so that split() and join() merge at the speed of C.
+# Like train_naive, with three differences. After a merge we update only the pairs next
+# to it (`where` knows which pre-tokens hold a pair). The most frequent pair comes from
+# a heap, a list that keeps its smallest entry in front. And a pre-token is a str with
+# one character per token, chr(id), so that split() and join() can merge at C speed.
 
 def train(pre_token_counts, vocab_size, min_frequency):
     """Learn the merges: {pre-token: how often} -> (Tokenizer, [count of each merge]).
 
-    Gives exactly what Hugging Face's trainer gives: same ids, same order, same ties
-    (the textbook leaves ties open). Ends early if no pair occurs min_frequency times.
+    Same ids in the same order as from Hugging Face's trainer, because ties go to the
+    smaller ids there, too. Ends early if no pair occurs min_frequency times.
     """
     letter = {b: chr(i) for i, b in enumerate(byte_alphabet(), start=4)}
     pre_tokens = ["".join([letter[b] for b in p.encode()]) for p in pre_token_counts]
@@ -332,7 +332,7 @@ def train(pre_token_counts, vocab_size, min_frequency):
         merges.append((ord(left), ord(right)))
         merge_counts.append(pair_counts.pop(pair))
         for i in where.pop(pair):
-            parts = pre_tokens[i].split(pair)  # only one: another merge was here since
+            parts = pre_tokens[i].split(pair)  # just one part: the pair is gone by now
             pre_tokens[i] = new.join(parts)
             previous = ""
             for before, after in zip(parts, parts[1:]):  # the pair stood between them
@@ -389,8 +389,8 @@ class Tokenizer:
         """One pre-token -> list of ids: replay the merges in the order of learning."""
         ids, never = [self.byte_id[b] for b in pre_token.encode()], len(self.merges)
         if len(ids) ** 2 > never:
-            # In DNA, base64 or Chinese it can go on for megabytes. Then we try every
-            # merge once, on a str with one character per id: replace() runs in C.
+            # The loop below is quadratic, and DNA, base64, or Chinese can run on for
+            # megabytes. There we try each merge once, by replace() in a str of chr(id).
             text, bar = "".join(map(chr, ids)), {"leave": False, "delay": 2}
             for a, b in tqdm(self.merges, "encoding", disable=len(ids) < 10**5, **bar):
                 text = text.replace(chr(a) + chr(b), chr(self.merged_id[a, b]))
@@ -424,7 +424,7 @@ class Tokenizer:
         return b"".join(self.token_bytes[i] for i in ids if i > EOS)
 
     def decode(self, ids):
-        """list of ids -> str. Half a character (ids can do that) shows as U+FFFD."""
+        """list of ids -> str. An incomplete character becomes U+FFFD."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def to_json(self):
@@ -505,14 +505,14 @@ def page_data(tokenizer, merge_counts, pre_token_counts, stories):
             "stories": [[story, tokenizer.encode(story)] for story in stories]}
 
 # ==================== 11. Files and messages of all six scripts (skip on first reading)
-# A mistake costs nobody a file, and nobody sees a traceback: it gets three lines (what,
-# why, what to do). need(), in_range(), one_of() and the like raise them if need be.
+# A user's mistake never costs a file or shows a traceback. It gets three lines: what
+# happened, why, and what to do. need(), in_range(), one_of(), and others raise them.
 
 def stop(what, why, command):  # -> SystemExit, to be raised: exit code 1
     return SystemExit(f"{what}\n{why}\n{command}")
 
 def shown(path, folder=None):
-    """A path as it can be read from the folder (otherwise: from where the user is)."""
+    """The path relative to `folder` (default: the current one), if it is inside it."""
     path, folder = Path(path), folder or Path.cwd()
     return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
 
@@ -560,10 +560,10 @@ def check_tokenizer(theirs, what, command):  # theirs: sha256 of a tokenizer.jso
         raise stop(f"{what} was made with another tokenizer.", why, command)
 
 def write_all(files):
-    """Write {path: bytes, str, function of a file, or None (no file)}: all, or none.
+    """Write {path: bytes, str, a function that takes the file, or None (no file)}.
 
-    All are complete under other names before the first gets its own: a full disk or
-    Ctrl-C leaves what was there before.
+    All are complete under temporary names before the first is renamed. So a full disk,
+    or Ctrl-C while writing, leaves the old files as they were.
     """
     parts = {path: path.with_name(f"{path.name}.{os.getpid()}.part")
              for path, data in files.items() if data is not None}
@@ -612,7 +612,7 @@ def run_stage(main, script, lock=True, memory_hint=None):
     for stream in (sys.stdout, sys.stderr):  # a terminal may lack some characters
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
-    kept = "What earlier runs have written is as it was."
+    kept = "Files from earlier runs are unchanged."
     try:
         # Of several processes (torchrun, stage 4) the first holds the lock for all.
         held = take_lock(script) if lock and os.environ.get("RANK", "0") == "0" else ()
@@ -620,15 +620,15 @@ def run_stage(main, script, lock=True, memory_hint=None):
         sys.stdout.flush()  # now, while we can still answer
     except KeyboardInterrupt:
         why = "No half-written file is left."
-        raise stop("\nStopped by Ctrl-C.", why, f"To resume: python {script}") from None
+        raise stop("\nStopped by Ctrl-C.", why, f"Run again: python {script}") from None
     except BrokenPipeError:  # the reader left: python 06_sample.py | head
         # Python flushes once more at its end; let that go nowhere, as its docs advise.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        what = "The disk is full" if full else "The system refuses"
-        how = f"{'Free space' if full else 'Remove the cause'}, then: python {script}"
+        what = "The disk is full" if full else "System error"
+        how = f"{'Free space' if full else 'Fix the cause'}, then: python {script}"
         raise stop(f"\n{what} ({error}).", kept, how) from None
     except (MemoryError, RuntimeError) as error:  # "abruptly": of a worker process
         words = "out of memory|can't allocate memory|not enough memory|abruptly"
@@ -652,9 +652,12 @@ def check_agreement(tokenizer, pre_token_counts, story):
     ids = {tuple(fast.byte_id[b] for b in p.encode()): n for p, n in sample.items()}
     same = train_naive(ids, len(fast.merges), 260) == fast.merges
     inverse = tokenizer.decode(tokenizer.encode(story)) == story
+    pre_tokens = [p for word in split_words(story) for p in find_pre_tokens(word)]
+    exact = pre_tokens == find_pre_tokens(story)
     print(f"[check] decoding gives the first story back exactly: {inverse}")
     print(f"[check] naive and fast training learn the same from a sample: {same}")
-    if not inverse or not same:
+    print(f"[check] splitting at spaces first changes no pre-token: {exact}")
+    if not (inverse and same and exact):
         raise stop("A check failed.", "An edit of 01_bpe.py has broken it.",
                    "Undo the edit, then: python 01_bpe.py")
 

@@ -24,7 +24,7 @@ import sys
 import textwrap
 import time
 
-os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # as in 04, before torch is imported
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as in 04, before torch is imported
 try:
     # `import 01_bpe` is a syntax error (a name cannot start with a digit), hence:
     bpe = importlib.import_module("01_bpe")

@@ -32,7 +32,7 @@ import torch  # noqa: E402
 
 # ============================================================= 2. Constants: edit these
 # Appears in every figure, before the date of the run: edit it if yours ran elsewhere.
-MACHINE = "2 cores of an AMD EPYC (Zen 4) cloud machine, torch 2.13.0 CPU"
+MACHINE = "2 cores of an Intel Xeon cloud machine, torch 2.13.0 CPU"
 SENTENCE = "There once was a little girl named Emma. Emma loved animals. One day,"
 HEAD = (2, 2)  # block and head, counted from 1, whose attention attention.svg shows
 UNLIKELY, ABSURD = 0.05, 0.001  # learning.svg colors tokens less probable than these
