@@ -110,8 +110,6 @@ def test_ten_times_the_rate_without_warm_up_learns_less(ready, sound):
     rows, _ = trained(break_it(ready, RATE))
     assert rows[0]["lr"] == pytest.approx(10 * max(row["lr"] for row in sound[1]))
     assert rows[-1]["valid_loss"] > sound[1][-1]["valid_loss"] + 0.3
-    steep = max(row["grad_norm"] for row in rows)
-    assert steep > max(row["grad_norm"] for row in sound[1])
 
 
 def stream_after_the_last_block(path, blocks):
