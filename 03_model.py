@@ -18,7 +18,6 @@ LESSON  lessons/04_transformer.md (the concepts), lessons/05_model.md (this code
 # =========================================================================== 1. Imports
 import importlib
 import math
-import os
 import sys
 from dataclasses import asdict, dataclass
 
@@ -34,24 +33,24 @@ except ModuleNotFoundError as error:
     raise SystemExit(f"{error.name} is missing: {cure}") from None
 
 # ============================================================= 2. Constants: edit these
-SIZE = "nano"  # "nano", "tiny", "small", "medium": 0.4, 8, 25, 66 million parameters at
-#                a vocabulary of 2,048 (1, 10, 28, 70 at 8,192); or your own numbers:
+SIZE = "nano"  # "nano", "tiny", "small", "medium": 0.7, 8, 25, 66 million parameters at
+#                a vocabulary of 2,048 (1.5, 10, 28, 70 at 8,192); or your own numbers:
 #                (blocks n_layer, heads n_head, width n_embd, context block_size)
 SEED = 1  # of the random weights; other seeds give slightly better or worse models
 
-# (n_layer, n_head, n_embd, block_size) of each
-SIZES = {"nano": (2, 3, 96, 256), "tiny": (6, 5, 320, 256)}
+SIZES = {"nano": (2, 4, 128, 256), "tiny": (6, 5, 320, 256)}
 SIZES |= {"small": (10, 7, 448, 512), "medium": (9, 12, 768, 512)}
 OUT = bpe.HERE / "artifacts" / "03_model"
 FORMAT = "03_model/2"  # changes when the content of model.pt changes
+IGNORE = -1  # a target with this value is not counted in the loss
 
 # ============================================================= 3. Glossary of this file
 # Every tensor in this file has some of these dimensions, in this order:
 # B   batch size: sequences side by side, which never see each other
 # T   time: positions in a sequence, at most block_size, the context length (256)
 # S   positions attended to: T, plus earlier ones whose keys and values are cached
-# C   channels, n_embd: the length of the vector that stands for one token (96)
-# H   attention heads (3)                    D   width of a head, C / H (32)
+# C   channels, n_embd: the length of the vector that stands for one token (128)
+# H   attention heads (4)                    D   width of a head, C / H (32)
 # V   vocabulary size (2,048): ids run from 0 to V - 1
 # logits   V scores per position: the larger, the likelier that token comes next
 # residual stream   the vectors x, (B, T, C), to which every block adds its result
@@ -62,9 +61,10 @@ FORMAT = "03_model/2"  # changes when the content of model.pt changes
 # vector. Query and key's dot product is a score. Softmax turns the scores into weights
 # that sum to 1, and the result is the weighted sum of the positions' value vectors.
 
-def attention_by_hand(q, k, v):  # (B,H,T,D), (B,H,S,D) twice -> (B,H,T,D), (B,H,T,S)
+def attention_by_hand(q, k, v, bias=None):  # -> (B, H, T, D), (B, H, T, S)
     """Scaled dot-product attention (Vaswani et al., arXiv 1706.03762), step by step.
 
+    q (B, H, T, D), k and v (B, H, S, D); bias (1, H, T, S) or None, added to scores.
     Returns the weighted sums of values and the attention weights. The T queries belong
     to the last T of the S positions; none sees a position after its own.
 
@@ -79,6 +79,8 @@ def attention_by_hand(q, k, v):  # (B,H,T,D), (B,H,S,D) twice -> (B,H,T,D), (B,H
     T, S, D = q.shape[2], k.shape[2], q.shape[3]
     # SUBTLE: unscaled scores spread like sqrt(D); softmax would pick a single winner.
     scores = q / math.sqrt(D) @ k.transpose(2, 3)  # (B,H,T,D) @ (B,H,D,S) -> (B,H,T,S)
+    if bias is not None:
+        scores = scores + bias  # (B, H, T, S) + (1, H, T, S)
     mask = q.new_full((T, S), -math.inf).triu(S - T + 1)  # -inf in the future, else 0
     attn_weights = (scores + mask).softmax(dim=-1)  # (B,H,T,S); exp(-inf) = 0
     return attn_weights @ v, attn_weights  # (B,H,T,S) @ (B,H,S,D) -> (B,H,T,D)
@@ -89,8 +91,8 @@ class GPTConfig:
     vocab_size: int = 2048
     block_size: int = 256  # context length: the most tokens the model can look back on
     n_layer: int = 2
-    n_head: int = 3
-    n_embd: int = 96
+    n_head: int = 4
+    n_embd: int = 128
     dropout: float = 0.0  # probability of zeroing an activation while training
     bias: bool = False  # GPT-2 has biases; Llama and many later models do not
 
@@ -104,20 +106,14 @@ class GPTConfig:
 
     @property
     def flops_per_token(self):
-        """A weight costs a multiplication and an addition (arXiv 2001.08361), attention
-        2 T C each for scores and sums. The backward pass costs twice as much again.
-        """
+        """Of the forward pass; the backward pass costs twice as much (2001.08361)."""
         C, L = self.n_embd, self.n_layer
-        matrices = 12 * C * C * L + self.vocab_size * C
-        return 2 * matrices + 4 * self.block_size * C * L
+        matrices = 12 * C * C * L + self.vocab_size * C  # 2 per weight: times and plus
+        return 2 * matrices + 4 * self.block_size * C * L  # 2 T C for scores and sums
 
 # ======================================================================== 6. The layers
-IGNORE = -1  # a target with this value is not counted in the loss
-
 class KVCache:
-    """The keys and values of one block so far; those of earlier tokens never change.
-    For generation (lesson 08). Space for a whole context is allocated once.
-    """
+    """Keys and values of one block so far; those of earlier tokens never change."""
 
     def __init__(self, block_size):
         self.block_size, self.length = block_size, 0
@@ -150,7 +146,7 @@ class CausalSelfAttention(nn.Module):
             for part in self.c_attn(x).split(C, dim=2)  # (B, T, 3C) -> 3 x (B, T, C)
         )
 
-    def forward(self, x, cache=None):  # (B, T, C) -> (B, T, C)
+    def forward(self, x, cache=None, bias=None):  # (B, T, C) -> (B, T, C)
         B, T, C = x.shape
         q, k, v = self.qkv(x)
         if cache is not None:
@@ -158,12 +154,12 @@ class CausalSelfAttention(nn.Module):
         drop = self.dropout if self.training else 0.0
         # In bfloat16 on a CPU torch's own attention is slower than ours.
         slow = q.dtype == torch.bfloat16 and q.device.type == "cpu" and not drop
-        if k.shape[2] == T and not slow:  # attention_by_hand, as one operation of torch
-            y = F.scaled_dot_product_attention(q, k, v, dropout_p=drop, is_causal=True)
-        elif T == 1:  # the newest token may attend to everything: no mask
-            y = F.scaled_dot_product_attention(q, k, v)
-        else:  # several new tokens after a past: is_causal would misalign the mask
-            y, _ = attention_by_hand(q, k, v)
+        if slow or 1 < T < k.shape[2]:  # after a past, is_causal would be misaligned
+            y, _ = attention_by_hand(q, k, v, bias)
+        elif bias is None:  # the same as one operation; one token may see everything
+            y = F.scaled_dot_product_attention(q, k, v, None, drop, is_causal=T > 1)
+        else:  # bias contains the mask
+            y = F.scaled_dot_product_attention(q, k, v, bias.to(q.dtype), drop)
         y = y.transpose(1, 2).reshape(B, T, C)  # (B,H,T,D) -> (B,T,H,D) -> (B,T,C)
         return F.dropout(self.c_proj(y), self.dropout, self.training)
 
@@ -193,8 +189,8 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(config.n_embd, bias=config.bias)
         self.mlp = MLP(config)
 
-    def forward(self, x, cache=None):  # (B, T, C) -> (B, T, C)
-        x = x + self.attn(self.ln_1(x), cache)
+    def forward(self, x, cache=None, bias=None):  # (B, T, C) -> (B, T, C)
+        x = x + self.attn(self.ln_1(x), cache, bias)
         return x + self.mlp(self.ln_2(x))
 
 # ========================================================================= 7. The model
@@ -207,6 +203,7 @@ class GPT(nn.Module):
         super().__init__()
         self.config = config
         self.checkpointing = False  # gradient checkpointing: less memory, more time
+        self.alibi = None  # strength of the distance penalty; None in a finished model
         C, L = config.n_embd, config.n_layer
         self.wte = nn.Embedding(config.vocab_size, C)  # a vector per token
         self.wpe = nn.Embedding(config.block_size, C)  # a vector per position
@@ -237,36 +234,43 @@ class GPT(nn.Module):
     def hidden(self, idx, cache=None):  # (B, T) -> (B, T, C)
         """The residual stream after the last block, normalized."""
         past = cache[0].length if cache else 0
-        positions = torch.arange(past, past + idx.shape[1], device=idx.device)  # (T,)
-        x = self.wte(idx) + self.wpe(positions)  # (B, T, C) + (T, C) -> (B, T, C)
+        positions = torch.arange(past + idx.shape[1], device=idx.device)  # (S,)
+        x = self.wte(idx) + self.wpe(positions[past:])  # (B, T, C) + (T, C)
+        bias = self.alibi_bias(positions, past) if self.alibi is not None else None
         for i, block in enumerate(self.h):
             if self.checkpointing and self.training:
-                x = checkpoint(block, x, use_reentrant=False)
+                x = checkpoint(block, x, None, bias, use_reentrant=False)
             else:
-                x = block(x, cache[i] if cache else None)
+                x = block(x, cache[i] if cache else None, bias)
         return self.ln_f(x)
+
+    def alibi_bias(self, positions, past):  # (S,) -> (1, H, T, S)
+        """A penalty on distance (ALiBi, arXiv 2108.12409): each head's scores fall with
+        the distance, by a slope of its own. Stage 4 fades it out while training.
+        """
+        H = self.config.n_head
+        slopes = 2.0 ** (-8 / H * torch.arange(1, H + 1, device=positions.device))
+        distance = positions[past:, None] - positions  # (T, 1) - (S,) -> (T, S)
+        bias = -self.alibi * slopes.view(1, H, 1, 1) * distance  # (1, H, T, S)
+        return bias.masked_fill(distance < 0, -math.inf)  # the future, as by hand
 
     def output(self, x):  # (..., C) -> (..., V)
         """Dot products with all embeddings (tied weights, arXiv 1608.05859)."""
         return F.linear(x, self.wte.weight)
 
     def forward(self, idx, targets=None, cache=None, return_logits=True):
-        """(B, T) ids, (B, T) targets -> (B, T, V) logits, () loss; each may be None.
-
-        The loss is the cross-entropy in nats: the mean of -log(probability of the right
-        next token). Training asks for it alone, to do without B x T x V logits.
-        """
+        """(B, T) ids, (B, T) targets -> (B, T, V) logits, () loss; each may be None."""
         x = self.hidden(idx, cache)  # (B, T, C)
+        logits = self.output(x) if return_logits else None  # (B, T, V)
         if targets is None:
-            return self.output(x), None
-        if not return_logits:  # (B, T, C) -> (B*T, C), (B, T) -> (B*T,)
-            return None, self.chunked_loss(x.flatten(0, 1), targets.flatten())
-        logits = self.output(x)  # (B, T, V)
-        flat = logits.flatten(0, 1), targets.flatten()  # (B*T, V), (B*T,)
-        return logits, F.cross_entropy(*flat, ignore_index=IGNORE)
+            return logits, None
+        # (B, T, C) -> (B*T, C), (B, T) -> (B*T,)
+        return logits, self.chunked_loss(x.flatten(0, 1), targets.flatten())
 
     def chunked_loss(self, x, targets):  # (N, C), (N,) -> ()
-        """The same loss, R rows at a time: the logits are by far the largest tensor."""
+        """Cross-entropy in nats: the mean of -log(probability of the right next token).
+        R rows at a time, because all logits would be by far the largest tensor.
+        """
         R = 2 ** (26 if x.is_cuda else 22) // self.config.vocab_size  # 256 or 16 MB
         if x.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
             # The loop below as one operation of torch; in bfloat16 it is slow.
@@ -283,10 +287,8 @@ class GPT(nn.Module):
         return [KVCache(self.config.block_size) for _ in self.h]
 
     @torch.no_grad()
-    def generate(
-        self, idx, max_new_tokens, temperature=1.0, top_k=None, min_p=0.0, stop_id=-1,
-        rng=None,
-    ):  # (B, T) -> (B, T + max_new_tokens)  # fmt: skip
+    def generate(self, idx, max_new_tokens, temperature=1.0, top_k=None, min_p=0.0,
+                 stop_id=-1, rng=None):  # (B, T) -> (B, T + n)  # fmt: skip
         """Get the probabilities, sample a token, append it, repeat (see stage 6). Ends
         early once every row has had stop_id; past block_size it continues from the last
         half. rng: a torch.Generator of the CPU, for repeatable samples.
@@ -312,14 +314,13 @@ class GPT(nn.Module):
 
     @classmethod
     def load(cls, path, writer, dropout=0.0):
-        """A checkpoint of stage 3 or 4 -> (GPT, the rest of it); SystemExit, naming the
-        script to run, if it is missing or damaged.
-        """
+        """A checkpoint of stage 3 or 4 -> (GPT, the rest); SystemExit if damaged."""
         bpe.need(path, writer)
         content = load_checkpoint(path, f"python {writer}")
         try:
             model = cls(GPTConfig(**content["config"] | {"dropout": dropout}))
             model.load_state_dict(content.pop("weights"))
+            model.alibi = content.get("alibi") or None  # a number: stopped early
         except (KeyError, RuntimeError, TypeError, ValueError):
             what = f"{bpe.shown(path)} cannot be used."
             why = "Its weights do not fit the GPT that 03_model.py describes now."
@@ -350,9 +351,7 @@ def available_devices():  # -> [torch.device], the best first
 
 @torch.no_grad()
 def pick_device(model, wanted, script):  # -> torch.device; the model moves there
-    """DEVICE of stages 5 and 6. GPUs have been wrong without saying so: SystemExit
-    unless the logits agree with the CPU's.
-    """
+    """DEVICE of stages 5 and 6; SystemExit unless its logits agree with the CPU's."""
     devices = available_devices()
     bpe.one_of(script, "DEVICE", wanted, ["auto", *(d.type for d in devices)])
     device = devices[0] if wanted == "auto" else torch.device(wanted)
@@ -385,14 +384,12 @@ def read_size(vocab_size):  # SIZE -> GPTConfig; SystemExit if it makes no model
     numbers = SIZES.get(SIZE) if isinstance(SIZE, str) else SIZE
     if not isinstance(numbers, tuple) or len(numbers) != 4:
         bpe.one_of(script, "SIZE", SIZE, [*SIZES, "(blocks, heads, width, context)"])
-    lowest = {"blocks": 1, "heads": 1, "width": 1, "context": 8}
-    for (name, low), number in zip(lowest.items(), numbers):
+    names, lowest = ("blocks", "heads", "width", "context"), (1, 1, 1, 8)
+    for name, number, low in zip(names, numbers, lowest):
         bpe.in_range(script, f"SIZE's {name}", number, int, low, 8192)
     n_layer, n_head, n_embd, block_size = numbers
     if n_embd % n_head:
-        what = f"SIZE: a width of {n_embd} cannot be split into {n_head} heads."
-        why = f"{n_embd} / {n_head} must be a whole number; 32 and 64 are good ones."
-        raise bpe.stop(what, why, f"Edit SIZE in {script}, then: python {script}")
+        raise bpe.unusable(script, "SIZE's width", n_embd, f"a multiple of {n_head}")
     return GPTConfig(vocab_size, block_size, n_layer, n_head, n_embd)
 
 @torch.no_grad()
@@ -403,20 +400,19 @@ def check_causality(model, idx):  # (1, T) -> largest changes before and from th
     change = (model(idx)[0] - model(other)[0]).abs().amax(dim=(0, 2))  # (1,T,V) -> (T,)
     return change[:middle].max().item(), change[middle:].max().item()
 
-@torch.no_grad()
 def check_cases(model, idx):  # (1, T) -> largest difference between logits
-    """All at once (torch's attention) against three parts with a KV cache: two tokens,
-    one, and the rest (attention_by_hand). An edit that forgets a case shows here.
-    """
-    cache = model.new_cache()
-    parts = idx.split([2, 1, idx.shape[1] - 3], dim=1)
-    logits = [model(part, cache=cache)[0] for part in parts]
-    return (torch.cat(logits, dim=1) - model(idx)[0]).abs().max().item()
+    """All at once against three parts with a KV cache: each case of attention."""
+    parts, differences = idx.split([2, 1, idx.shape[1] - 3], dim=1), []
+    for alibi in (1.0, None):  # with the distance penalty and without
+        model.alibi, cache = alibi, model.new_cache()
+        logits = torch.cat([model(part, cache=cache)[0] for part in parts], dim=1)
+        differences.append((logits - model(idx)[0]).abs().max())  # (1, T, V) -> ()
+    return torch.stack(differences).max().item()  # nan if one is
 
+@torch.no_grad()
 def run_checks(model, idx):  # (B, T + 1)
     """Print how the untrained model behaves; SystemExit if an edit has broken it."""
-    with torch.no_grad():
-        loss = model(idx[:, :-1], idx[:, 1:])[1].item()
+    loss = model(idx[:, :-1], idx[:, 1:])[1].item()
     before, after = check_causality(model, idx[:1, :-1])
     difference = check_cases(model, idx[:1, :-1])
     fix = "Fix it in 03_model.py, then: python 03_model.py"
@@ -426,41 +422,37 @@ def run_checks(model, idx):  # (B, T + 1)
     if not difference < 1e-3:
         why = f"With a KV cache logits differ by {difference:.2g}: more than rounding."
         raise bpe.stop("The cases of attention disagree.", why, fix)
-    uniform = math.log(model.config.vocab_size)
-    print(f"[check] untrained loss on random ids {loss:.3f}; the uniform baseline is")
-    print(f"        ln V = {uniform:.3f}, and random weights score a little worse")
-    print(f"[check] after a change of one token, earlier logits differ by {before:g},")
-    print(f"        its own and later ones by up to {after:.3f}: the causal mask works")
-    print("[check] attention by hand and torch's, with the KV cache and without: the")
-    print(f"        logits differ by {difference:.1g}, which is rounding")
+    print(f"[check] loss on random ids {loss:.3f}; the uniform baseline is ln V =")
+    print(f"        {math.log(model.config.vocab_size):.3f}; random weights are worse")
+    print(f"[check] one changed token moved earlier logits by {before:g}, its own and")
+    print(f"        later ones by up to {after:.3f}: the causal mask works")
+    print(f"[check] attention by hand and torch's differ by {difference:.1g}: rounding")
 
 # ============================================================================= 10. Main
 def main():
     tokenizer = bpe.Tokenizer.load()
     print(f"[read] {bpe.shown(bpe.OUT / 'tokenizer.json')}: {len(tokenizer):,} tokens")
     config = read_size(len(tokenizer))
-    print(f"[plan] SIZE {SIZE!r}: {config.n_layer} blocks, {config.n_head} heads,")
-    print(f"       width {config.n_embd}, context {config.block_size}")
+    print(f"[plan] SIZE {SIZE!r}: {config}")
     torch.manual_seed(SEED)
     model = GPT(config).eval()
     tour(model, tokenizer)
-    for name, what in [
-        ("wte", "token embedding, V x C; also the output layer"),
-        ("wpe", "position embedding, block_size x C"),
-        ("h", "blocks: attention 4 x C x C, MLP 8 x C x C, layer norms 2 x C"),
-        ("ln_f", "final layer norm, C"),
-    ]:
+    parts = {"wte": "token embedding, V x C; also the output layer",
+             "wpe": "position embedding, block_size x C",
+             "h": "blocks: attention 4 x C x C, MLP 8 x C x C, layer norms 2 x C",
+             "ln_f": "final layer norm, C"}  # fmt: skip
+    for name, what in parts.items():
         weights = sum(w.numel() for w in model.get_submodule(name).parameters())
         print(f"  {name:5}{weights:12,}  {what}")
     print(f"  {config.n_params:17,}  parameters in all")
     print(f"  {config.flops_per_token:17,}  FLOPs per token, forward, full context\n")
     run_checks(model, torch.randint(len(tokenizer), (16, config.block_size + 1)))
     content = {"format": FORMAT, "config": asdict(config), "seed": SEED}
-    content |= {"weights": model.state_dict()}
     content["tokenizer"] = bpe.sha256_of(bpe.OUT / "tokenizer.json")
-    save_checkpoint(OUT / "model.pt", content)
-    size = os.path.getsize(OUT / "model.pt")
-    print(f"[wrote] {bpe.shown(OUT / 'model.pt')}: {size:,} bytes, 4 per parameter")
+    content["weights"] = model.state_dict()
+    path = OUT / "model.pt"
+    save_checkpoint(path, content)
+    print(f"[wrote] {bpe.shown(path)}: {path.stat().st_size:,} bytes, 4 per parameter")
     print("Next: python 04_train.py")
 
 @torch.no_grad()
@@ -470,8 +462,7 @@ def tour(model, tokenizer, sentence="Once upon a time, there"):
     tokens = [bpe.show(tokenizer.token_bytes[i]) for i in idx[0].tolist()]
 
     def show(what, tensor, meaning):
-        first = ", ".join(f"{number:.2f}" for number in tensor.flatten()[:2].tolist())
-        print(f"  {what:20}{str(tuple(tensor.shape)):15}{first + ' ...':19}{meaning}")
+        print(f"  {what:20}{str(tuple(tensor.shape)):15}{meaning}")
         return tensor
 
     print(f"\n[start] follow {sentence!r}: {'|'.join(tokens)}\n")
@@ -492,10 +483,7 @@ def tour(model, tokenizer, sentence="Once upon a time, there"):
     show("gelu(c_fc(ln_2(x)))", y, "4C wide, after the nonlinearity")
     show("x = x + c_proj(...)", x + block.mlp.c_proj(y), "added: the end of block 1")
     show("logits", model(idx)[0], "after all blocks: V scores per position")
-    print("\n  What the first head attends to (untrained: nothing in particular):")
-    for token, weights in zip(tokens, attn_weights[0, 0].tolist()):
-        print(f"  {token:>10}  {' '.join(f'{w:4.2f}' for w in weights)}")
-    print(f"  {'':10}  {' '.join(f'{token[:4]:4}' for token in tokens)}\n")
+    print()
 
 if __name__ == "__main__":
     hint = "Choose a smaller SIZE at the top of 03_model.py, then: python 03_model.py"

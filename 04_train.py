@@ -23,6 +23,7 @@ import ctypes
 import importlib
 import math
 import os
+import re
 import shlex
 import signal
 import sys
@@ -52,6 +53,8 @@ MICRO_BATCH = "auto"  # sequences at once; out of memory? halve this ...
 ACCUMULATE = "auto"  # ... and double this: micro-batches per step; same result
 MAX_LR = "auto"  # highest learning rate; ten times more: it learns next to nothing
 WARMUP = 0.05  # fraction of the steps in which the learning rate rises to MAX_LR
+ALIBI = 0.5  # fraction of the steps with a penalty on distance in attention, which
+#              fades out; 0.0: none, and fewer stories keep their names and things
 # Against overfitting
 DROPOUT = 0.0  # fraction of activations (layer outputs) zeroed; try 0.1 for many epochs
 WEIGHT_DECAY = 0.1  # how strongly each step pulls the matrices toward zero
@@ -66,7 +69,7 @@ EVALUATIONS = 10  # how often to measure the validation loss, sample and save
 SAVE_MINUTES = 5  # save at least this often
 
 PRESETS = [  # parameters up to, TOKENS, sequences per step, MAX_LR
-    (3_000_000, 5_000_000, 4, 6e-3),
+    (3_000_000, 6_000_000, 8, 6e-3),
     (20_000_000, 40_000_000, 32, 1.5e-3),
     (50_000_000, 100_000_000, 32, 8e-4),
     (math.inf, 100_000_000, 64, 5e-4),
@@ -79,7 +82,7 @@ RECIPES = [  # GB of memory up to, largest MICRO_BATCH
 DATA = bpe.HERE / "artifacts" / "02_prepare"
 MODEL = bpe.HERE / "artifacts" / "03_model" / "model.pt"
 OUT = bpe.HERE / "artifacts" / "04_train"
-FORMAT = "04_train/2"  # changes when the content of the checkpoints changes
+FORMAT = "04_train/3"  # changes when the content of the checkpoints changes
 HINT = "Halve MICRO_BATCH, double ACCUMULATE; then: python 04_train.py"
 RANK = int(os.environ.get("RANK", 0))  # which process this is, from torchrun
 WORLD_SIZE = int(os.environ.get("WORLD_SIZE", 1))  # and how many there are
@@ -156,16 +159,21 @@ def get_batch(tokens, n, batch_size):  # -> (B, T) inputs, (B, T) targets
 
 # =============================== 6. Schedule the learning rate, configure the optimizer
 def get_lr(step, steps, max_lr, warmup):
-    """Linear warmup, then cosine decay to a tenth of max_lr (arXiv 1608.03983).
+    """Linear warmup, then linear decay to 0, behind the last step (arXiv 2502.15938).
 
-    >>> [round(get_lr(step, 100, 1.0, 0.1), 2) for step in (0, 9, 54, 99)]
-    [0.1, 1.0, 0.55, 0.1]
+    >>> [round(get_lr(step, 100, 1.0, 0.1), 2) for step in (0, 9, 10, 55, 99)]
+    [0.1, 1.0, 1.0, 0.5, 0.01]
     """
     rising = max(1, min(round(warmup * steps), steps - 1))
     if step < rising:
         return max_lr * (step + 1) / rising
-    progress = (step + 1 - rising) / (steps - rising)  # 1 at the last step
-    return max_lr * (0.1 + 0.9 * (1 + math.cos(math.pi * progress)) / 2)
+    return max_lr * max(0, steps - step) / max(1, steps - rising)
+
+def get_alibi(step, steps):
+    """Strength of the distance penalty: from 1 down to 0 after ALIBI * steps. Near
+    tokens first, then all: a curriculum for attention. Fine-tuning needs none.
+    """
+    return 0.0 if START_FROM or not ALIBI else max(0.0, 1 - step / (ALIBI * steps))
 
 def configure_optimizer(model):
     """AdamW (arXiv 1711.05101); only matrices decay, not the scales of layer norms."""
@@ -212,11 +220,10 @@ def estimate_loss(model, tokens, device, sequences=64):  # -> mean loss in nats
     return torch.stack(losses).mean().item()
 
 def choose_prompt(tokenizer, ids):  # ids of valid.bin -> str
-    """The beginning of the first document, at most a quarter of it."""
+    """The first words of the first document, at most a quarter of it."""
     end = np.flatnonzero(ids[:1000] == bpe.EOS)
     text = tokenizer.decode(ids[1 : end[0] if len(end) else 1000].tolist())
     longest = min(28, len(text) // 4)
-    # Not in the middle of a word, if there is whitespace before it.
     spaces = [i for i in range(1, longest + 1) if text[i].isspace()]
     return text[: spaces[-1] if spaces else longest]
 
@@ -269,10 +276,8 @@ def choose_device(model, tokens, plan, threads=None):  # -> (device, seconds per
     return device, seconds[device, count]
 
 def check_device(model, tokens, plan, device):
-    """SystemExit where a device is known, or found, to compute garbage silently. Known,
-    on Apple GPUs: sums of 32,767 or more products (pytorch issues 183535, 195163), and
-    checkpointing with dropout, which redraws the mask (194478). Tested on any device:
-    loss and gradient match the CPU's, and no token sees the future.
+    """SystemExit where a device computes garbage silently: known of Apple GPUs (pytorch
+    issues 183535, 195163, 194478), or because loss or gradient differ from the CPU's.
     """
     (x, y), V, results = get_batch(tokens, 0, 2), model.config.vocab_size, []  # (2, T)
     rows = plan["micro_batch"] * x.shape[1]
@@ -283,15 +288,17 @@ def check_device(model, tokens, plan, device):
     for place in ("cpu", device):
         twin = copy.deepcopy(model).to(place).eval()
         run = torch.compile(twin) if COMPILE and results else twin
-        try:
-            _, loss = run(x.to(place), y.to(place), return_logits=False)
-        except Exception as error:
-            if run is twin:
-                raise
-            why = str(error).strip().splitlines()[0][:200]  # often: no C++ compiler
-            how = "Set COMPILE = False, then: python 04_train.py"
-            raise bpe.stop("torch.compile does not work here.", why, how) from None
-        loss.backward()
+        for alibi in (torch.tensor(1.0), None):  # with the distance penalty and without
+            twin.alibi = alibi
+            try:
+                _, loss = run(x.to(place), y.to(place), return_logits=False)
+            except Exception as error:
+                if run is twin:
+                    raise
+                why = str(error).strip().splitlines()[0][:200]  # often: no C++ compiler
+                how = "Set COMPILE = False, then: python 04_train.py"
+                raise bpe.stop("torch.compile does not work here.", why, how) from None
+            (loss / 2).backward()
         gradients = [p.grad for p in twin.parameters() if p.grad is not None]
         squares = sum(g.cpu().double().square().sum() for g in gradients)
         results += [loss.item(), math.sqrt(squares)]
@@ -330,20 +337,24 @@ def overfit_one_batch(model, tokens, device, steps=30):
 # ==================================================== 10. Save and resume a run exactly
 def fingerprint_of(model, meta, plan):  # -> {what a run depends on: its value}
     """Left out: device and split of a step; they change only rounding and dropout."""
-    tree = ast.parse((bpe.HERE / "03_model.py").read_text("utf-8"))  # no comments
-    for node in ast.walk(tree):  # and now no docstrings either
-        if isinstance(getattr(node, "body", None), list):
-            node.body = [part for part in node.body if not (isinstance(part, ast.Expr)
-                         and isinstance(part.value, ast.Constant))]  # fmt: skip
+    code = ast.unparse(ast.parse((bpe.HERE / "03_model.py").read_text("utf-8")))
+    code = re.sub(r'""".*?"""', "", code, flags=re.DOTALL)  # no comments or docstrings
     weights = b"".join(w.numpy().tobytes() for w in model.state_dict().values())
     return {
         "data": meta["train"]["sha256"], "model": sha256(weights).hexdigest(),
-        "format": FORMAT,
-        "code": sha256(ast.unparse(tree).encode()).hexdigest(), "SEED": SEED,
+        "code": sha256(code.encode()).hexdigest(), "format": FORMAT, "SEED": SEED,
         "MICRO_BATCH x ACCUMULATE x processes": plan["sequences"], "WARMUP": WARMUP,
         "TOKENS": plan["tokens"], "MAX_LR": plan["max_lr"], "PRECISION": PRECISION,
         "DROPOUT": DROPOUT, "WEIGHT_DECAY": WEIGHT_DECAY,
+        "ALIBI": ALIBI,
     }  # fmt: skip
+
+def loss_limit(meta):  # -> nats per target that no model can beat; None if unknown
+    path, valid = bpe.HERE / "lessons" / "practice_stories.py", meta["valid"]
+    if meta["constants"]["TEXT"] == "practice" and path.is_file():
+        sys.path.append(str(path.parent))
+        nats = importlib.import_module("practice_stories").limit().nats
+        return nats * valid["stories"] / (valid["tokens"] - valid["stories"])
 
 def move_command():  # -> the command that keeps a run under another name
     new = bpe.shown(OUT) + time.strftime(".%m%d-%H%M%S")
@@ -387,9 +398,9 @@ def average(tensor):  # -> the mean of a tensor over all processes
 class Trainer:
     """One run: the loop, and the files it leaves behind."""
 
-    def __init__(self, model, tokenizer, valid, plan, header, device, state):
+    def __init__(self, model, tokenizer, valid, plan, header, device, state, limit):
         self.model, self.tokenizer, self.valid = model, tokenizer, valid
-        self.plan, self.header, self.device = plan, header, device
+        self.plan, self.header, self.device, self.limit = plan, header, device, limit
         self.optimizer = configure_optimizer(model)
         self.prompt = choose_prompt(tokenizer, valid.ids)
         self.has_page = bpe.fill_page("run.html", None) is not None
@@ -399,8 +410,7 @@ class Trainer:
             self.optimizer.load_state_dict(state["optimizer"])
             self.pending, self.best = [*state["pending"].to(device)], state["loss"]
             self.step, self.rows = state["step"], state["rows"]
-            print(f"[read] last.pt: resuming after step {self.step:,}; another device,")
-            print("       MICRO_BATCH or WORLD_SIZE changes only rounding and dropout")
+            print(f"[read] last.pt: resuming after step {self.step:,}")
 
     def train(self, tokens):
         """Step, log, evaluate, save; SystemExit if the loss diverges or at Ctrl-C."""
@@ -417,6 +427,9 @@ class Trainer:
                    smoothing=0, disable=RANK > 0)  # fmt: skip
         self.logged, batch = (saved, self.step), partial(get_batch, tokens)
         while self.step < steps and not stopping:
+            # A tensor, because torch.compile would compile anew for each number.
+            alibi = get_alibi(self.step, steps)
+            self.model.alibi = torch.tensor(alibi, device=device) if alibi else None
             loss, norm = train_step(model, optimizer, batch, self.step, plan, device)
             self.pending.append(torch.stack([average(loss), norm]))
             self.step += 1
@@ -474,6 +487,7 @@ class Trainer:
 
     def write(self, name, **more):
         content = self.header | {"step": self.step, "loss": self.best} | more
+        content["alibi"] = float(self.model.alibi or 0)
         gpt.save_checkpoint(OUT / name, content | {"weights": self.model.state_dict()})
 
     def save(self):
@@ -483,6 +497,7 @@ class Trainer:
         lines = [names] + [[str(row[name]) for name in names] for row in self.rows]
         log = "".join(",".join(line) + "\n" for line in lines)
         data = {"rows": self.rows, "plan": self.plan, "prompt": self.prompt}
+        data["limit"] = self.limit
         page = bpe.fill_page("run.html", data) if self.has_page else None
         bpe.write_all({OUT / "log.csv": log, OUT / "run.html": page})
         pending = torch.tensor([[*pair] for pair in self.pending]).reshape(-1, 2)
@@ -492,15 +507,16 @@ class Trainer:
 # =========================================================================== 13. Checks
 def check_constants():
     """SystemExit, naming the constant and its range, unless all can be used."""
-    me, may_be_auto = "04_train.py", ("TOKENS", "MICRO_BATCH", "ACCUMULATE", "MAX_LR")
+    me, automatic = "04_train.py", ("TOKENS", "MICRO_BATCH", "ACCUMULATE", "MAX_LR")
     for name, value, low, high in [
         ("TOKENS", TOKENS, 1, 10**13), ("MICRO_BATCH", MICRO_BATCH, 1, 4096),
         ("ACCUMULATE", ACCUMULATE, 1, 4096), ("MAX_LR", MAX_LR, 1e-7, 10.0),
         ("WARMUP", WARMUP, 0.0, 0.9), ("WEIGHT_DECAY", WEIGHT_DECAY, 0.0, 10.0),
-        ("DROPOUT", DROPOUT, 0.0, 0.9), ("SAVE_MINUTES", SAVE_MINUTES, 0.0, 10_000.0),
-        ("EVALUATIONS", EVALUATIONS, 1, 10_000), ("SEED", SEED, 0, 2**31),
+        ("ALIBI", ALIBI, 0.0, 0.9), ("DROPOUT", DROPOUT, 0.0, 0.9),
+        ("SAVE_MINUTES", SAVE_MINUTES, 0.0, 10_000.0), ("SEED", SEED, 0, 2**31),
+        ("EVALUATIONS", EVALUATIONS, 1, 10_000),
     ]:  # fmt: skip
-        if value != "auto" or name not in may_be_auto:
+        if value != "auto" or name not in automatic:
             bpe.in_range(me, name, value, type(low), low, high)
     bpe.one_of(me, "PRECISION", PRECISION, ["float32", "bfloat16"])
     bpe.one_of(me, "COMPILE", COMPILE, [False, True])
@@ -530,8 +546,7 @@ def read_inputs():  # -> (model, tokenizer, [Tokens to train on, to validate on]
             raise bpe.stop(f"{path.name} is damaged.", why, "python 02_prepare.py")
         if count <= T:
             why = f"A sequence and its targets take {T + 1:,} tokens."
-            how = "Raise VALID_SHARE" if name == "valid" else "Choose a longer TEXT"
-            how += " in 02_prepare.py, or a smaller context (SIZE) in 03_model.py"
+            how = "Choose a longer TEXT or VALID_SHARE in 02, or a smaller SIZE in 03"
             raise bpe.stop(f"{path.name} is too short: {count:,} tokens.", why, how)
         print(f"[read] {path.name}: {count:,} tokens")
         tokens.append(Tokens(path, T, seed))
@@ -552,18 +567,19 @@ def make_plan(config, train):  # -> dict; prints the arithmetic and the reasons
     max_lr = max_lr if MAX_LR == "auto" else MAX_LR
     sequences = micro * accumulate * WORLD_SIZE
     steps = max(1, round(tokens / (sequences * T)))
-    gaps = np.diff(np.sort(train.starts(0)))  # between the starts of sequences
-    covered = (np.minimum(gaps, T).sum() + T) / (len(train.ids) - 1)
+    epochs, each = steps * sequences / train.count, sequences * T
     print(f"[plan] {config.n_params:,} parameters: {tokens:,} tokens, {max_lr=:g}")
     print(f"[plan] {micro} sequences x {T} tokens x {accumulate} micro-batches x"
-          f" {WORLD_SIZE} processes = {sequences * T:,}")  # fmt: skip
+          f" {WORLD_SIZE} processes = {each:,}")  # fmt: skip
     print(f"       tokens per step (RECIPES for {gigabytes:.0f} GB of memory)")
-    print(f"[plan] {steps:,} steps are {steps * sequences / train.count:.2f} epochs; in"
-          f" each of them {covered:.1%} of the tokens are targets")  # fmt: skip
+    gaps = np.diff(np.sort(train.starts(0)))  # between the starts of sequences
+    covered = (np.minimum(gaps, T).sum() + T) / (len(train.ids) - 1)
+    print(f"[plan] {steps:,} steps are {epochs:.2f} epochs; in each of them"
+          f" {covered:.1%} of the tokens are targets")  # fmt: skip
     evaluate_at = {round(steps * (i + 1) / EVALUATIONS) for i in range(EVALUATIONS)}
-    plan = {"tokens": tokens, "max_lr": max_lr, "steps": steps, "sequences": sequences}
-    plan |= {"micro_batch": micro, "accumulate": accumulate}
-    return plan | {"tokens_per_step": sequences * T, "evaluate_at": sorted(evaluate_at)}
+    return {"tokens": tokens, "max_lr": max_lr, "steps": steps, "sequences": sequences,
+            "micro_batch": micro, "accumulate": accumulate, "tokens_per_step": each,
+            "evaluate_at": sorted(evaluate_at)}  # fmt: skip
 
 def main():
     join_processes()
@@ -578,21 +594,15 @@ def main():
     if state and state["step"] == plan["steps"]:
         print(f"[note] This run has finished. To start a new one: {move_command()}")
     else:
-        threads = state and state["threads"]
-        device, seconds = choose_device(model, train, plan, threads)
+        device, seconds = choose_device(model, train, plan, state and state["threads"])
         check_device(model, valid, plan, device)
         overfit_one_batch(model, train, device)
         header = {"format": FORMAT, "config": dict(vars(model.config)),
                   "tokenizer": meta["tokenizer"], "fingerprint": fingerprint,
                   "threads": torch.get_num_threads()}
-        model = model.to(device)
-        trainer = Trainer(model, tokenizer, valid, plan, header, device, state)
-        started = time.perf_counter()
-        estimate_loss(model, valid, device)
-        sample(model, tokenizer, trainer.prompt, device)
-        evaluation, step = time.perf_counter() - started, trainer.step
-        left = sum(later > step for later in plan["evaluate_at"]) * evaluation
-        left = tqdm.format_interval(left + (plan["steps"] - step) * seconds)
+        limit, model = loss_limit(meta), model.to(device)
+        trainer = Trainer(model, tokenizer, valid, plan, header, device, state, limit)
+        left = tqdm.format_interval((plan["steps"] - trainer.step) * seconds)
         print(f"[plan] {left} to go, about {gpt.peak_megabytes(device):,.0f} MB in use")
         trainer.train(train)
         print(f"[check] lowest validation loss {trainer.best:.3f}")

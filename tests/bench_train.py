@@ -248,7 +248,7 @@ def worker(order):
         with contextlib.suppress(ValueError, SyntaxError):
             value = ast.literal_eval(value)
         setattr(train, name, value)
-    if wanted.decay == "linear":  # to 0, instead of 04's cosine to a tenth
+    if wanted.decay == "linear":  # to 0, as in 04
         train.get_lr = lambda step, steps, top, warmup: top * min(
             (step + 1) / max(1, round(warmup * steps)), 1 - step / steps
         )

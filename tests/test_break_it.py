@@ -35,11 +35,15 @@ def break_it(shop, number):
 
 
 def set_up(shop):
-    """A tiny model and 250 steps of 4 micro-batches, without which mistake 5 is none."""
+    """A tiny model and 150 steps of 2 micro-batches, without which mistake 5 is none.
+
+    Where the tests compare two losses after that, runs with three seeds differed by at
+    least twice as much as the tests ask for.
+    """
     shop.edit("01_bpe.py", TEXT="text.txt", VOCAB_SIZE=400, WORKERS=1)
     shop.edit("03_model.py", SIZE=(1, 1, 32, 64))
-    shop.edit("04_train.py", TOKENS=64 * 4 * 250, MICRO_BATCH=1, ACCUMULATE=4)
-    shop.edit("04_train.py", MAX_LR=0.01, EVALUATIONS=2, DEVICE="cpu")
+    shop.edit("04_train.py", TOKENS=64 * 8 * 150, MICRO_BATCH=4, ACCUMULATE=2)
+    shop.edit("04_train.py", MAX_LR=0.015, EVALUATIONS=2, DEVICE="cpu")
     return shop
 
 
@@ -86,7 +90,7 @@ def ready(workshop, sound):
 def test_without_mistakes_the_loss_falls_from_near_ln_v(sound):
     _, rows, printed = sound
     assert abs(first_loss(printed) - UNIFORM) < 1
-    assert rows[-1]["valid_loss"] < UNIFORM - 1
+    assert rows[-1]["valid_loss"] < UNIFORM - 1  # it is about 2 lower
 
 
 def test_without_a_mask_stages_3_and_4_refuse_to_go_on(ready):
@@ -135,8 +139,8 @@ def test_without_residual_scaling_the_stream_grows_with_the_depth(workshop):
 def test_undivided_losses_begin_at_a_multiple_of_the_first_loss(ready, sound):
     rows, printed = trained(break_it(ready, DIVIDED))
     # The script prints both: a first loss before training, and the log's first row.
-    assert rows[0]["train_loss"] == pytest.approx(4 * first_loss(printed), rel=0.05)
-    assert rows[-1]["train_loss"] > 3 * rows[-1]["valid_loss"]
-    assert rows[0]["grad_norm"] == pytest.approx(4 * sound[1][0]["grad_norm"], rel=0.05)
+    assert rows[0]["train_loss"] == pytest.approx(2 * first_loss(printed), rel=0.1)
+    assert rows[-1]["train_loss"] > 1.5 * rows[-1]["valid_loss"]
+    assert rows[0]["grad_norm"] == pytest.approx(2 * sound[1][0]["grad_norm"], rel=0.05)
     # Each gradient is cut to length 1 and AdamW divides by its size: hence no harm.
-    assert rows[-1]["valid_loss"] == pytest.approx(sound[1][-1]["valid_loss"], abs=0.3)
+    assert rows[-1]["valid_loss"] < sound[1][-1]["valid_loss"] + 0.4
