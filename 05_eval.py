@@ -8,20 +8,24 @@
                                                                   you are here
 
 READS   artifacts/04_train/best.pt, artifacts/02_prepare/, artifacts/01_bpe/, and
-        lessons/quiz.txt, if it is there
+        lessons/quiz.txt and lessons/practice_stories.py, if they are there
 WRITES  artifacts/05_eval/report.html   the results, to open in a browser
         artifacts/05_eval/eval.json     all of its numbers; equal runs, equal file
 RUN     python 05_eval.py
-TAKES   about 20 seconds on 2 cores of an AMD EPYC (Zen 3), torch 2.13.0, 2026-11-23
+TAKES   about 30 seconds on 2 cores of an Intel Xeon, torch 2.13.0, 2026-11-26
 LESSON  lessons/07_evaluation.md
 """
 # =========================================================================== 1. Imports
 import importlib
 import json
 import math
+import os
 import re
+import sys
 import time
+from collections import Counter
 
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as in 04, before torch is imported
 try:
     # `import 01_bpe` is a syntax error (a name cannot start with a digit), hence:
     bpe = importlib.import_module("01_bpe")
@@ -37,16 +41,17 @@ except ModuleNotFoundError as error:
 # ============================================================= 2. Constants: edit these
 SAMPLES = 10  # stories per temperature; more: a narrower interval, but more time
 TEMPERATURES = (0.5, 0.8, 1.0, 1.2)  # randomness of sampling; see 06_sample.py
-MIN_P = 0.1  # as in 06_sample.py: tokens below this fraction of the best token's
-#              probability are never sampled; try 0: all may be, and more stories derail
+MIN_P = 0.1  # drop tokens below this fraction of the highest probability; as in 06
+GRAMMAR_SAMPLES = 200  # stories that the grammar checks, per MIN_P (0, and this one)
 SEED = 1  # of the random generator; another seed: other stories
 DEVICE = "auto"  # "auto": a GPU, if it computes what the CPU does; "cpu", "mps", "cuda"
 
 DATA = bpe.HERE / "artifacts" / "02_prepare"
 MODEL = bpe.HERE / "artifacts" / "04_train" / "best.pt"
 QUIZ = bpe.HERE / "lessons" / "quiz.txt"
+GRAMMAR = bpe.HERE / "lessons" / "practice_stories.py"
 OUT = bpe.HERE / "artifacts" / "05_eval"
-FORMAT = "05_eval/2"  # changes when the content of eval.json changes
+FORMAT = "05_eval/3"  # changes when the content of eval.json changes
 LOGITS_AT_ONCE = 2**23  # per batch: 32 MB
 CHUNK = 2**20  # tokens of train.bin in memory at once, however large the file is
 NGRAM_TOKENS = 20_000_000  # the n-gram baselines count at most this many tokens
@@ -134,16 +139,6 @@ def summary(nats, ids, starts, byte_lengths):  # (N,), (N,), (S,), (V,) -> dict
     result = {"loss": loss, "perplexity": math.exp(loss), "bits_per_byte": per_byte}
     return result | {"plus_minus": interval, "tokens": tokens}
 
-def by_position(nats, starts):  # (N,), (S,) -> [(first, last, tokens, mean nats)]
-    """Loss by position in the story: position 1 is the first token after <BOS>."""
-    first = np.repeat(starts, np.diff([*starts, len(nats)]))  # (N,), its story's <BOS>
-    position = np.arange(len(nats)) - first  # (N,)
-    edges = np.unique(np.geomspace(1, position.max() + 1, 33).astype(int))
-    group = np.searchsorted(edges, position, side="right")  # (N,)
-    count, total = np.bincount(group)[1:], np.bincount(group, weights=nats)[1:]
-    columns = edges[:-1], edges[1:] - 1, count, total / count
-    return list(zip(*(column.tolist() for column in columns)))
-
 def wilson(right, count):  # -> (low, high)
     """95% confidence interval of the fraction right / count (Wilson 1927).
 
@@ -156,20 +151,14 @@ def wilson(right, count):  # -> (low, high)
     return middle - half, middle + half
 
 def some_stories(ids, count, longest=1024):  # (N,) -> (M,), (S,)
-    """About `count` stories, evenly spread over a file, and where each begins. In a
-    document of more than `longest` tokens, passages of that length will do.
+    """About `count` stories, evenly spread over the first CHUNK tokens, and where each
+    begins. Of a document longer than `longest` tokens it takes passages.
     """
-    stories, done = {}, 0
-    for place in np.linspace(0, len(ids), count, endpoint=False).astype(int).tolist():
-        part = np.asarray(ids[place : place + 2 * longest])
-        begin = int(np.argmax(part[:longest] == BOS))  # 0 if there is none
-        if part[begin] == BOS or (len(part) > longest and place >= done):
-            part = part[begin : begin + longest]
-            ends = np.flatnonzero(part == EOS)
-            stories[place + begin] = part[: ends[0] + 1] if len(ends) else part
-            done = place + begin + len(stories[place + begin])
-    sizes = [len(story) for story in stories.values()]
-    return np.concatenate(list(stories.values())), np.cumsum([0, *sizes[:-1]])
+    ids = np.asarray(ids[:CHUNK])
+    stories = np.split(ids, np.flatnonzero(ids == BOS)[1:])
+    parts = [s[i : i + longest] for s in stories for i in range(0, len(s), longest)]
+    parts = parts[:: max(1, len(parts) // count)]
+    return np.concatenate(parts), np.cumsum([0, *map(len, parts[:-1])])
 
 # ==================================================== 6. Baselines: predict by counting
 # An n-gram model (Shannon 1948) predicts a token w from the n - 1 tokens before it by
@@ -177,17 +166,6 @@ def some_stories(ids, count, longest=1024):  # (N,) -> (M,), (S,)
 # model (n = 3) says p(w|uv) = (c(uvw) + k p(w|v)) / (c(uv) + k), and the bigram p(w|v)
 # uses the unigram p(w) likewise. The rarer uv, the more p(w|v) weighs (Dirichlet
 # smoothing, MacKay & Peto 1995). Each k is tuned on stories left out of the counts.
-
-TINYSTORIES = "tinystories", "tinystories-mini"  # values of TEXT
-PUBLISHED = {  # bits per byte on TinyStories, to 2%; tokenizers and stories differ
-    "TinyStories paper, 64 wide x 12 layers": 0.72,
-    "CS336 low-resource target, 17M, 41M tokens": 0.71,
-    "CS336 staff on an M3 Max, 17M, 41M tokens": 0.64,
-    "TinyStories paper, 256 wide x 8 layers": 0.49,
-    "TinyStories paper, 768 wide x 8 layers": 0.42,
-    "llama2.c 15M (its validation stories are easier)": 0.41,
-    "llama2.c 110M (likewise)": 0.29,
-}
 
 def ngram_keys(ids, n):  # (N,) -> (N - n + 1,) uint64
     """A hash of each n-gram. Two different n-grams share one about once in 2**64."""
@@ -217,8 +195,7 @@ def ngram_losses(train, valid, V):  # (N,), (M,) -> {name: total nats}, tokens c
     # <EOS> of the story before and its own <BOS>. Before the first we imagine an <EOS>.
     train = np.insert(np.asarray(train[:NGRAM_TOKENS]), 0, EOS)
     cut = len(train) - min(len(train) // 20, 500_000)
-    begins = np.flatnonzero(train[cut:] == BOS)
-    cut += begins[0] if len(begins) else 0
+    cut += int(np.argmax(train[cut:] == BOS))  # 0 if there is none
     counted, tuning = train[:cut], train[cut:]
     ids = np.concatenate([[EOS], tuning, [EOS], valid])
     v, w = ids[1:-1], ids[2:]  # w: the token to predict; v: the one before it; then u
@@ -247,13 +224,14 @@ def ngram_losses(train, valid, V):  # (N,), (M,) -> {name: total nats}, tokens c
 # So we find each sample's longest match with train.bin. Held-out stories also share
 # phrases with it ("Once upon a time"), so they show how much overlap is normal.
 
-def sample(model, temperature, device):  # -> SAMPLES lists of ids
-    """Stories from nothing but <BOS>, until <EOS> or until the context is full."""
+def sample(model, device, count, temperature, min_p, prompt=(BOS,)):  # -> lists of ids
+    """Stories that continue the prompt until <EOS> or until the context is full."""
     rng, stories = torch.Generator().manual_seed(SEED), []
-    most = max(1, model.config.block_size - 1)  # new tokens
-    for done in range(0, SAMPLES, 64):  # at most 64 side by side, to bound the memory
-        idx = torch.full((min(64, SAMPLES - done), 1), BOS, device=device)  # (B, 1)
-        idx = model.generate(idx, most, temperature, min_p=MIN_P, stop_id=EOS, rng=rng)
+    most = max(1, model.config.block_size - len(prompt))  # new tokens
+    batches = range(0, count, 64)  # at most 64 side by side, to bound the memory
+    for done in tqdm(batches, desc="sampling", leave=False, delay=1):
+        idx = torch.tensor([prompt] * min(64, count - done), device=device)  # (B, T)
+        idx = model.generate(idx, most, temperature, min_p=min_p, stop_id=EOS, rng=rng)
         stories += idx.tolist()
     return [ids[: ids.index(EOS) + 1] if EOS in ids else ids for ids in stories]
 
@@ -288,44 +266,37 @@ def compare_with_training(tokenizer, train, stories, n):  # lists of ids -> [dic
     """For each story: its longest match with train, the same place there, and the
     fraction of its 4-grams that are new, which means nowhere in train.
     """
-    texts, rows = [tokenizer.decode(ids) for ids in stories], []
-    ended = [ids[-1] == EOS for ids in stories]
+    rows = [{"text": tokenizer.decode(ids), "ended": ids[-1] == EOS} for ids in stories]
     # Encoded again: the model may have split a word as the tokenizer never would.
-    stories = [[BOS, *tokenizer.encode(text), EOS] for text in texts]
+    stories = [[BOS, *tokenizer.encode(row["text"]), EOS] for row in rows]
     joined = [i for ids in stories for i in [*ids, -1]]  # no 4-gram crosses a -1
     is_new = count_ngrams(train, joined + [-1] * 3, 4) == 0
     is_new = np.split(is_new, np.cumsum([len(ids) + 1 for ids in stories]))
     matches = longest_matches(train, stories, n)
-    for text, end, ids, new, match in zip(texts, ended, stories, is_new, matches):
-        length, start, place = match
+    for row, ids, new, (length, start, place) in zip(rows, stories, is_new, matches):
         around = train[max(0, place - 50) : place + length + 50] if length else []
         around = [tokenizer.byte_id[10] if i == EOS else i for i in around]  # line end
         parts = ids[:start], ids[start : start + length], ids[start + length :], around
-        *parts, source = map(tokenizer.decode, parts)
-        new = float(new[: len(ids) - 3].mean()) if len(ids) > 3 else 0.0
-        row = {"text": text, "ended": end, "tokens": len(ids), "new_4grams": new}
-        rows.append(row | {"match": length, "parts": parts, "source": source})
+        *row["parts"], row["source"] = map(tokenizer.decode, parts)
+        row["new_4grams"] = float(new[: len(ids) - 3].mean()) if len(ids) > 3 else 0.0
+        row |= {"tokens": len(ids), "match": length}
     return rows
 
 def check_memorization(model, tokenizer, device, train, valid):  # -> dict
     """Sample stories; print what they, and held-out stories, share with train.bin."""
-    temperatures = tqdm(TEMPERATURES, desc="sampling", leave=False, delay=1)
-    groups = {str(t): sample(model, t, device) for t in temperatures}  # lists of ids
-    print(f"\n[start] {SAMPLES} samples per temperature, MIN_P = {MIN_P}; one of each:")
-    for name, stories in groups.items():
-        text = tokenizer.decode(stories[0]).replace("\n", "\n  ")
-        print(f"\n  [temperature {name}]\n  {text}")
+    groups = {str(t): sample(model, device, SAMPLES, t, MIN_P) for t in TEMPERATURES}
     total, T = sum(map(len, groups.values())), model.config.block_size
     ids, starts = some_stories(valid, max(20, total))
     # Cut at T, because no sample is longer.
     groups["held out"] = [story[:T].tolist() for story in np.split(ids, starts[1:])]
     # In a list of names, for example, most "stories" have fewer than 8 tokens.
     n = 8 if np.median([len(ids) for ids in groups["held out"]]) >= 32 else 4
+    print(f"\n[start] {SAMPLES} samples each, MIN_P {MIN_P}; shortest match {n} tokens")
     rows = compare_with_training(tokenizer, train, sum(groups.values(), []), n)
     longest = max(row["match"] for row in rows[total:])
     result = {"samples": total, "shortest_match": n, "longest_held_out": longest}
     result |= {"copies": 0, "groups": {}}
-    print("\n  longest match: mean  max  new 4-grams  distinct-3  ended  copies")
+    print("  longest match: mean  max  new 4-grams  distinct-3  ended  copies")
     for name, stories in groups.items():
         own, rows = rows[: len(stories)], rows[len(stories) :]
         for row in own:
@@ -345,12 +316,50 @@ def check_memorization(model, tokenizer, device, train, valid):  # -> dict
     low, high = result["interval"] = wilson(result["copies"], total)
     print(f"[check] {result['copies']} of {total} samples are verbatim copies", end=" ")
     print(f"(95% interval over all temperatures: {low:.0%} to {high:.0%}).")
-    print("        A sample is a copy if its longest match is more than half of it and")
-    print(f"        longer than any held-out story's ({longest} tokens). Shorter ones")
-    print(f"        prove nothing: stories share phrases. Under {n} tokens count as 0.")
+    print(f"        (a copy: one match is over half of it, and over {longest} tokens)")
     return result
 
-# ====================================================== 8. The quiz: which ending fits?
+# ====================================== 8. The grammar: right from first to last word?
+# The practice stories were told by a grammar. So for them, and for no other text, we
+# know whether a story is right, where it first goes wrong, and the best possible loss.
+
+def load_grammar(text):  # TEXT -> the module practice_stories, or None
+    if text == "practice" and GRAMMAR.is_file():
+        sys.path.append(str(GRAMMAR.parent))
+        return importlib.import_module("practice_stories")
+    if text == "practice":
+        print(f"[note] {bpe.shown(GRAMMAR)} is missing, so no story is checked")
+
+def check_stories(grammar, model, tokenizer, device):  # -> [dict], one per MIN_P
+    """Sample stories; print how many are right, and one mistake of each kind."""
+    prompt, results = [BOS, *tokenizer.encode("Once upon a time")], []
+    print("\n[start] 'Once upon a time ...' at temperature 0.8, checked by the grammar")
+    for min_p, how in {0.0: "no token excluded", MIN_P: "as above"}.items():
+        stories = []
+        for ids in sample(model, device, GRAMMAR_SAMPLES, 0.8, min_p, prompt):
+            text = tokenizer.decode(ids).strip()
+            mistake = grammar.check(text)
+            if not mistake and ids[-1] != EOS:  # the context was full
+                mistake = grammar.Mistake(len(text), 1.0, "", ("",), "an end too early")
+            stories.append({"text": text, "mistake": mistake})
+        wrong = [(s["text"], s["mistake"]) for s in stories if s["mistake"]]
+        right = len(stories) - len(wrong)
+        low, high = limits = wilson(right, len(stories))
+        print(f"  MIN_P = {min_p:g}, {how}: right from first to last word:", end=" ")
+        print(f"{right} of {len(stories)} (95% interval: {low:.1%} to {high:.1%})")
+        results.append(dict(min_p=min_p, right=right, interval=limits, stories=stories))
+        if wrong:
+            place = np.mean([mistake.fraction for _, mistake in wrong])
+            print(f"    mean position of the first mistake: {place:.0%} of the story")
+        for kind, n in Counter(m.kind for _, m in wrong).most_common():
+            text, m = next(pair for pair in wrong if pair[1].kind == kind)
+            before = re.split(r'[.!?]"?|\n', text[: m.offset])[-1].lstrip()
+            after = re.split(r"[.!?\n]", text[m.offset + len(m.found) :])[0]
+            words = " or ".join(part.strip() or "the end" for part in m.expected[:3])
+            print(f"    {n:4} {kind:8} {before}[{m.found}]{after}; expected: {words}")
+    return results
+
+# ====================================================== 9. The quiz: which ending fits?
 # Two endings, one of them sensible. No judge is needed and nothing is generated: the
 # ending that the model finds more probable is its answer.
 
@@ -363,14 +372,13 @@ def read_quiz(path):  # -> [{"category", "practice", "text", "right", "wrong"}]
     pattern = r"(\w+)( practice)?\n((?:[^+-].*\n)+)\+ (.+)\n- (.+)"
     items = []
     for block in re.split("\n\n+", "\n".join(lines).strip()):
-        match = re.fullmatch(pattern, block)
-        if not match:
+        if not (match := re.fullmatch(pattern, block)):
             what = f"{bpe.shown(path)}: the item {block[:60]!r} cannot be read."
             why = "An item is its category, its text, a line '+ ...', a line '- ...'."
             raise bpe.stop(what, why, f"Fix {bpe.shown(path)}, then: python 05_eval.py")
         category, practice, text, right, wrong = match.groups()
-        items.append({"category": category, "practice": bool(practice), "right": right})
-        items[-1] |= {"wrong": wrong, "text": text.strip().replace("\n", " ")}
+        items.append({"category": category, "practice": bool(practice), "right": right,
+                      "wrong": wrong, "text": text.strip().replace("\n", " ")})
     return items
 
 def take_quiz(model, tokenizer, text, device):  # -> {"quiz": items, "quiz_results"}
@@ -403,15 +411,16 @@ def take_quiz(model, tokenizer, text, device):  # -> {"quiz": items, "quiz_resul
         print(f"   95% interval: {low:.0%} to {high:.0%}")
     return {"quiz": items, "quiz_results": results}
 
-# ============================================================================ 9. Checks
+# =========================================================================== 10. Checks
 def check_inputs():  # -> Tokenizer, GPT, stage 2's meta, {file: sha256}
     """SystemExit, naming what to edit or to run again, unless all fits together."""
     script = "05_eval.py"
     bpe.in_range(script, "SAMPLES", SAMPLES, int, 1, 10_000)
+    bpe.in_range(script, "GRAMMAR_SAMPLES", GRAMMAR_SAMPLES, int, 1, 10_000)
     bpe.in_range(script, "MIN_P", MIN_P, float, 0, 1)
     bpe.in_range(script, "SEED", SEED, int, 0, 2**31)
     if not isinstance(TEMPERATURES, (tuple, list)) or not TEMPERATURES:
-        bpe.one_of(script, "TEMPERATURES", TEMPERATURES, ["(0.5, 1.0)", "another list"])
+        raise bpe.unusable(script, "TEMPERATURES", TEMPERATURES, "a list of numbers")
     for temperature in TEMPERATURES:
         bpe.in_range(script, "TEMPERATURES", temperature, float, 0.01, 10)
     tokenizer = bpe.Tokenizer.load(bpe.OUT / "tokenizer.json")
@@ -421,11 +430,9 @@ def check_inputs():  # -> Tokenizer, GPT, stage 2's meta, {file: sha256}
     bpe.check_tokenizer(checkpoint.get("tokenizer"), "best.pt", "python 04_train.py")
     hashes = {"tokenizer": meta["tokenizer"], "model": bpe.sha256_of(MODEL)}
     for name in ("train", "valid"):
-        path = DATA / f"{name}.bin"
-        bpe.need(path, "02_prepare.py")
-        hashes[name] = bpe.sha256_of(path)
+        hashes[name] = bpe.sha256_of(DATA / f"{name}.bin")
         if hashes[name] != meta[name]["sha256"]:
-            what, why = f"{bpe.shown(path)} is damaged.", "Its sha256 is wrong."
+            what, why = f"{name}.bin is damaged.", "Its sha256 is wrong."
             raise bpe.stop(what, why, "python 02_prepare.py")
     if checkpoint.get("fingerprint", {}).get("data") != hashes["train"]:
         what = "best.pt was trained on another train.bin."
@@ -433,33 +440,35 @@ def check_inputs():  # -> Tokenizer, GPT, stage 2's meta, {file: sha256}
         raise bpe.stop(what, why, "python 04_train.py")
     return tokenizer, model.eval(), meta, hashes
 
-# ============================================================================= 10. Main
-def measure_loss(model, device, train, valid, byte_lengths):  # -> dict
+# ============================================================================= 11. Main
+def measure_loss(model, device, train, valid, byte_lengths, grammar):  # -> dict
     """Print the loss by several protocols, and the baselines in bits per byte."""
     torch.manual_seed(SEED)
     untrained = gpt.GPT(model.config).eval().to(device)
     held_out, result = (valid, np.flatnonzero(valid == BOS)), {}
-    for name, protocol, tested, (ids, starts) in [
+    for name, how, tested, (ids, starts) in [
         ("stories", "each held-out story by itself", model, held_out),
         ("sliding", "valid.bin as one sequence, cut mid-story", model, held_out),
         ("training_stories", "stories of train.bin", model, some_stories(train, 256)),
         ("untrained", "before training", untrained, some_stories(valid, 64)),
     ]:
-        begins = [0] if name == "sliding" else starts  # [0]: all in one
-        nats = score(tested, ids, begins, device, protocol)
-        if name == "stories":
-            result["by_position"] = by_position(nats, starts)
+        nats = score(tested, ids, [0] if name == "sliding" else starts, device, how)
         result[name] = r = summary(nats, ids, starts, byte_lengths)
         interval = "" if r["plus_minus"] is None else f"+-{r['plus_minus']:.4f} (95%)"
         print(f"  loss {r['loss']:.4f}   perplexity {r['perplexity']:8.2f}", end="")
-        print(f"   bits per byte {r['bits_per_byte']:.4f} {interval}   {protocol}")
+        print(f"   bits per byte {r['bits_per_byte']:.4f} {interval}   {how}")
 
     n_bytes = int(byte_lengths[valid].sum())
     losses, counted = ngram_losses(train, valid, model.config.vocab_size)
     bits = {name: nats / math.log(2) / n_bytes for name, nats in losses.items()}
     bits["untrained model"] = result["untrained"]["bits_per_byte"]
     bits["this model"] = result["stories"]["bits_per_byte"]
+    if grammar:
+        bits["the grammar itself"] = grammar.limit().bits_per_byte
     print(f"\nBits per byte (lower is better); n-grams counted on {counted:,} tokens:")
+    for name, value in bits.items():
+        bar = "#" * round(48 * value / max(bits.values()))
+        print(f"  {name:18}{value:6.3f}{value - bits['this model']:+8.3f} {bar}")
     return result | {"baselines": bits, "bytes": n_bytes, "ngram_tokens": counted}
 
 def main():
@@ -475,22 +484,15 @@ def main():
     result = {"format": FORMAT, "text": text, "context": T, "made_from": hashes}
     result |= dict(SAMPLES=SAMPLES, TEMPERATURES=TEMPERATURES, MIN_P=MIN_P, SEED=SEED)
     print(f"[start] scoring every token but <BOS> once, given up to {T} before it")
-    result |= measure_loss(model, device, train, valid, byte_lengths)
-    result["published"] = PUBLISHED if text in TINYSTORIES else {}
-    for name, bits in result["baselines"].items():
-        bar = "#" * round(48 * bits / max(result["baselines"].values()))
-        print(f"  {name:16}{bits:6.3f} {bar}")
-    for name, bits in result["published"].items():
-        print(f"  published        {bits:5.2f} {name}")
-    result |= check_memorization(model, tokenizer, device, train, valid)
-    result |= take_quiz(model, tokenizer, text, device)
-    judge = OUT / "judge.json"  # grades by lessons/quests/judge.py, if any
-    try:
-        grades = bpe.read_json(judge, "lessons/quests/judge.py", "judge/1")
+    if (OUT / "judge.json").exists():
+        grades = bpe.read_json(OUT / "judge.json", "lessons/quests/judge.py", "judge/1")
         result["judge"] = grades if grades.get("model") == hashes["model"] else None
-    except SystemExit as problem:
-        if judge.exists():
-            print(f"[note] ignored: {str(problem).splitlines()[0]}")
+    grammar = load_grammar(text)
+    result |= measure_loss(model, device, train, valid, byte_lengths, grammar)
+    result |= check_memorization(model, tokenizer, device, train, valid)
+    if grammar:
+        result["grammar"] = check_stories(grammar, model, tokenizer, device)
+    result |= take_quiz(model, tokenizer, text, device)
     page, content = bpe.fill_page("report.html", result), json.dumps(result, indent=1)
     bpe.write_all({OUT / "eval.json": content, OUT / "report.html": page})
     seconds, memory = time.perf_counter() - started, gpt.peak_megabytes(device)

@@ -1,4 +1,4 @@
-"""report.html shows what eval.json says, and any text as text.
+"""report.html shows what eval.json says, run.html the curves; and any text as text.
 
 Stage 5 runs in a small world, once. Its page gets stories that try to end the script,
 and one more script that reads the page as a person would; headless Chromium opens it
@@ -30,11 +30,13 @@ const rows = id => [...document.querySelectorAll(`#${id} tr`)].map(row =>
   [...row.children].map(cell => cell.textContent));
 const found = {title: document.title, bold: document.querySelectorAll("b").length,
   headings: document.querySelectorAll("h1").length};
-for (const id of ["what", "facts", "baselines", "protocols", "verdict", "judged",
-  "made"]) found[id] = text(id);
-for (const id of ["measures", "groups", "results", "scores", "ages"])
+for (const id of ["measured", "facts", "kinds", "wrong", "flawless", "chosen", 
+  "baselines", "protocols", "verdict", "judged", "made"]) found[id] = text(id);
+for (const id of ["measures", "groups", "right", "results", "scores", "ages"])
   found[id] = rows(id);
-found.positions = document.querySelectorAll("#position circle").length;
+found.marks = [...document.querySelectorAll("#wrong mark")].map(mark =>
+  mark.textContent);
+found.checked = !document.getElementById("checked").hidden;
 found.dots = document.querySelectorAll("#matches circle").length;
 const slide = document.getElementById("which"), pick = document.getElementById("pick");
 found.samples = [];
@@ -65,12 +67,12 @@ return found;
 """
 
 
-def open_page(page, folder):
-    """-> what READ finds in the page; nothing may be written to the console."""
+def open_page(page, folder, read=READ):
+    """-> what this script finds in the page; nothing may be written to the console."""
     if not CHROMIUM:
         pytest.skip("no Chromium to open the page with")
     more = (
-        "<script>const answer = (() => {" + READ + "})();\n"
+        "<script>const answer = (() => {" + read + "})();\n"
         "const place = document.createElement('pre'); place.id = 'answer';\n"
         "place.textContent = JSON.stringify(answer); document.body.append(place);"
         "</script>"
@@ -93,7 +95,7 @@ def open_page(page, folder):
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory, bpe, gpt):
-    """(eval.json as stage 5 wrote it, the page it wrote)."""
+    """(eval.json as stage 5 wrote it, what READ finds in its page)."""
     folder = tmp_path_factory.mktemp("report")
     stories = short_stories(90, seed=6) + [NASTY + " And that was all."]
     build(folder, bpe, gpt, stories[:60], stories[60:], text="tinystories-mini")
@@ -102,7 +104,8 @@ def report(tmp_path_factory, bpe, gpt):
         patch.setattr(ev, "TEMPERATURES", (0.5, 2, 1))  # JavaScript would sort 1 and 2
         ev.main()
     result = folder / "artifacts/05_eval"
-    return json.loads((result / "eval.json").read_text()), result / "report.html"
+    data = json.loads((result / "eval.json").read_text())
+    return data, open_page(result / "report.html", folder)
 
 
 def samples(data):
@@ -110,19 +113,19 @@ def samples(data):
     return sum((data["groups"][name]["stories"] for name in ("0.5", "1", "2")), [])
 
 
-def test_the_numbers_on_the_page_are_those_of_eval_json(report, tmp_path):
-    data, page = report
-    found = open_page(page, tmp_path)
+def test_the_numbers_on_the_page_are_those_of_eval_json(report):
+    data, found = report
     assert found["headings"] == 1 and found["title"] == "How good is the model?"
     main = data["stories"]
     assert f"{main['bits_per_byte']:.4f} ± {main['plus_minus']:.4f}" in found["facts"]
     assert f"{main['loss']:.4f}" in found["facts"]
     assert f"{data['copies']} of {data['samples']}" in found["facts"]
-    assert f"{data['bytes']:,} bytes" in found["what"]
+    assert f"{data['bytes']:,} bytes" in found["measured"]
     for name, bits in data["baselines"].items():
         assert f"{name}{bits:.3f}" in found["baselines"]
-    for name, bits in data["published"].items():
-        assert f"{name}{bits:.2f}" in found["baselines"]
+    # The text is TinyStories, it says, so there are published results to compare with.
+    assert "TinyStories paper, 64 wide x 12 layers0.72" in found["baselines"]
+    assert not found["checked"]  # and no grammar
     assert f"{data['ngram_tokens']:,} training tokens" in found["protocols"]
     keys = ["stories", "sliding", "training_stories"]
     for row, result in zip(found["measures"][1:], [data[key] for key in keys]):
@@ -138,7 +141,6 @@ def test_the_numbers_on_the_page_are_those_of_eval_json(report, tmp_path):
         assert float(row[3]) == pytest.approx(group["distinct3"], abs=0.00051)
     for row, (name, result) in zip(found["results"][1:], data["quiz_results"].items()):
         assert row[:3] == [name, str(result["solved"]), str(result["of"])]
-    assert found["positions"] == len(data["by_position"])
     stories = [story for group in data["groups"].values() for story in group["stories"]]
     assert found["dots"] == len(stories)
     assert f"over {data['longest_held_out']} tokens" in found["verdict"]
@@ -146,9 +148,8 @@ def test_the_numbers_on_the_page_are_those_of_eval_json(report, tmp_path):
     assert data["made_from"]["model"][:12] in found["made"]
 
 
-def test_every_sample_and_every_item_of_the_quiz_is_there(report, tmp_path):
-    data, page = report
-    found = open_page(page, tmp_path)
+def test_every_sample_and_every_item_of_the_quiz_is_there(report):
+    data, found = report
     for i, texts in enumerate(found["samples"]):
         for name, text in zip(("0.5", "1", "2"), texts):
             story = data["groups"][name]["stories"][i]
@@ -173,6 +174,42 @@ def show(bpe, data, folder):
     return open_page(page, folder)
 
 
+def test_the_first_wrong_story_shows_its_mistake_and_what_was_expected(
+    report, tmp_path, bpe
+):
+    data = json.loads(json.dumps(report[0])) | {"text": "practice"}
+    data["baselines"]["the grammar itself"] = data["stories"]["bits_per_byte"] - 0.25
+    # A sign outside the first 65,536 counts as one in Python and as two in JavaScript.
+    text = "Tom met Lily. \U0001f600 \"Hi!\" said Tim and left. Tom was sad."
+    names = [text.index("Tim"), 0.5, "Tim", ["Tom"], "name"]
+    many = [text.index("sad"), 0.9, "sad", ["glad", "full", "home", "old"], "wording"]
+    early = [len(NASTY), 1, "", [""], "an end too early"]
+    stories = [{"text": "A right one.", "mistake": None},
+               {"text": text, "mistake": names}, {"text": text, "mistake": many},
+               {"text": NASTY, "mistake": early}]  # fmt: skip
+    group = {"min_p": 0, "right": 1, "interval": [0.046, 0.699], "stories": stories}
+    last = {"min_p": 0.1, "right": 0, "interval": [0, 0.79], "stories": stories[3:]}
+    data["grammar"] = [group, last]
+    found = show(bpe, data, tmp_path)
+    assert found["checked"] and found["bold"] == 0 and found["fits"]
+    shown = text.replace("Tim", "Tim (expected: Tom)")
+    assert found["wrong"] == shown and found["marks"] == ["Tim"]
+    assert found["flawless"] == "A right one."
+    assert "of the 4 stories with MIN_P = 0, they are the first" in found["chosen"]
+    assert found["right"][1:] == [
+        ["0", "1", "4", "4.6% to 69.9%", "after 80% of the story"],
+        ["0.1", "0", "1", "0.0% to 79.0%", "after 100% of the story"],
+    ]
+    kinds = found["kinds"]
+    assert "name 1 of 3 with MIN_P = 0, 0 of 1 with MIN_P = 0.1" in kinds
+    assert "said Tim (expected: Tom) and left" in kinds  # in its sentence
+    assert "Tom was sad (expected: glad or full or home or …)" in kinds
+    assert "(it ends here) (expected: the end)" in kinds
+    assert "right stories, MIN_P = 0.10 of 1" in found["facts"]
+    assert "This model needs 0.250 more." in found["protocols"]
+    assert "TinyStories paper" not in found["baselines"]
+
+
 def test_a_story_that_ends_the_script_stays_a_text_and_grades_are_shown(
     report, tmp_path, bpe
 ):
@@ -190,7 +227,7 @@ def test_a_story_that_ends_the_script_stays_a_text_and_grades_are_shown(
     assert found["title"] == "How good is the model?" and found["bold"] == 0
     assert found["samples"][0][0].removesuffix(" …") == NASTY
     assert found["matches"][0][:3] == [3 * NASTY, NASTY, "x" + NASTY]
-    assert NASTY in found["quiz"]["all"][0] and NASTY in found["what"]
+    assert NASTY in found["quiz"]["all"][0] and NASTY in found["measured"]
     assert found["judged"].startswith(NASTY)
     assert "3 answers could not" in found["judged"]
     marks = ["7.25 (6.50 to 8.00)"] * 3
@@ -208,3 +245,46 @@ def test_without_quiz_and_interval_and_with_half_of_the_grades_the_page_is_whole
     assert not found["asked"] and found["quiz"]["all"] == []
     assert "±" not in found["facts"] and found["measures"][1][4] == "unknown"
     assert "Nobody has graded" in found["judged"] and len(found["made"]) > 20
+
+
+RUN = """
+const all = name => [...document.querySelectorAll(name)].map(node => node.textContent);
+const line = document.querySelector("#loss line.limit");
+const points = document.querySelector("#loss polyline").getAttribute("points");
+return {ticks: all("#loss text"), limit: line && +line.getAttribute("y1"),
+  heights: points.split(" ").map(point => +point.split(",")[1]),
+  bottom: +document.querySelector("#loss svg").viewBox.baseVal.height,
+  facts: document.getElementById("facts").textContent};
+"""
+
+
+def curves(bpe, folder, losses, **more):
+    """-> what RUN finds in run.html for a run with these training losses."""
+    row = {"tokens": 100, "lr": 0.001, "grad_norm": 1.0, "tokens_per_s": 9}
+    rows = [row | {"step": i + 1, "train_loss": loss, "valid_loss": ""}
+            for i, loss in enumerate(losses)]  # fmt: skip
+    rows[-1] |= {"valid_loss": losses[-1], "sample": NASTY}
+    data = {"rows": rows, "plan": {"steps": len(rows)}, "prompt": "Once"} | more
+    page = folder / "run.html"
+    page.write_text(bpe.fill_page("run.html", data), "utf-8")
+    return open_page(page, folder, RUN)
+
+
+def test_halving_the_loss_is_the_same_distance_everywhere(bpe, tmp_path):
+    found = curves(bpe, tmp_path, [8, 4, 2, 1, 0.5, 0.25], limit=0.125)
+    steps = [b - a for a, b in zip(found["heights"], found["heights"][1:])]
+    assert steps == [pytest.approx(steps[0], abs=0.1)] * 5 and steps[0] > 20
+    assert found["limit"] - found["heights"][-1] == pytest.approx(steps[0], abs=0.1)
+    assert found["limit"] < found["bottom"]
+    assert found["ticks"][:6] == ["0.1", "0.2", "0.5", "1", "2", "5"]
+    assert any("0.125: the grammar itself" in words for words in found["ticks"])
+    assert "limit of the loss0.125" in found["facts"]
+
+
+@pytest.mark.parametrize("more", [{"limit": None}, {}])
+def test_without_a_limit_there_is_no_line_and_few_losses_have_ticks_too(
+    bpe, tmp_path, more
+):
+    found = curves(bpe, tmp_path, [7.33, 6.1, 5.29], **more)  # the first log steps
+    assert found["limit"] is None and "limit" not in found["facts"]
+    assert found["ticks"][:5] == ["5.29", "5.8", "6.31", "6.82", "7.33"]
