@@ -62,7 +62,6 @@ GPT2_PATTERN = (
 )
 find_pre_tokens = regex.compile(GPT2_PATTERN).findall  # str -> list of str
 EMPTY_LINE = r"\n\s*\n|\r\s*\r"  # or a line of whitespace; \r alone: old Macs
-empty_lines = re.compile(r"\A\s*\n")  # at the beginning of a story
 RANGE = 8 * 2**20  # bytes of a text that are read at a time
 LONGEST = 16 * 2**20  # bytes of a story; a longer one must be a missing separator
 HERE = Path(__file__).resolve().parent
@@ -80,8 +79,8 @@ FORMAT = "01_bpe/1"  # changes when the format of the files in OUT changes
 # ============================================ 4. The idea: merge the most frequent pair
 # Byte pair encoding (Gage 1994; for translation Sennrich et al., arXiv 1508.07909):
 # start with single bytes. Find the pair of neighboring tokens that occurs most often,
-# give it a new id, replace every occurrence of the pair with that id, and repeat. That
-# is the whole algorithm. Section 8 does the same without recounting unchanged pairs.
+# replace it everywhere by a new id, and repeat. That is the whole algorithm. Section 8
+# does the same without recounting unchanged pairs.
 
 def merge(ids, pair, new_id):
     """Replace every `pair` in `ids`, left to right, by `new_id`.
@@ -122,16 +121,14 @@ def train_naive(sequences, merges_wanted, first_new_id):
     return merges
 
 # ===================================================== 5. Read the text, story by story
-# A text may be larger than memory. So we cut the file into ranges of 8 MB, each of
-# which ends where a story ends, and read one range at a time. To find the ends we use a
-# memory map (mmap): the file looks like bytes, but only what we touch is read.
+# A text may be larger than memory. So we cut the file into ranges of 8 MB, each ending
+# where a story ends, and read one at a time. To find the ends we use a memory map
+# (mmap): the file looks like bytes, but only what we touch is read.
 
 def find_text(text, script):
     """A value of TEXT -> {"train": path} or {"train": path, "valid": path}."""
-    edit = f"Edit TEXT at the top of {script}, then: python {script}"
-    path = HERE / os.path.expanduser(str(text))  # an absolute path stays as it is
-    lessons = HERE / "lessons"
-    if text in ("practice", "tinystories-mini", "tinystories") and lessons.is_dir():
+    lessons, made = HERE / "lessons", ("practice", "tinystories-mini", "tinystories")
+    if text in made and lessons.is_dir():
         sys.path.append(str(lessons))
         if text != "practice":
             import tinystories  # downloads what is not in data/
@@ -141,12 +138,11 @@ def find_text(text, script):
         paths = {k: HERE / "data" / f"practice-{k}.txt" for k in ("train", "valid")}
         practice_stories.write_corpus(paths["train"], paths["valid"])
         return paths
-    if not os.path.isfile(path):
-        raise stop(f"TEXT = {text!r}: no such file: {path}", "It must be a text file or"
-                   " practice, tinystories-mini, tinystories (made by lessons/).", edit)
-    if os.path.getsize(path) < 10_000:
-        raise stop(f"{path} is empty or too small: {os.path.getsize(path):,} bytes.",
-                   "10,000 are the minimum; some megabytes are better.", edit)
+    path = HERE / os.path.expanduser(str(text))  # an absolute path stays as it is
+    if not os.path.isfile(path) or os.path.getsize(path) < 10_000:
+        why = f"Name a file of 10,000 bytes or more, or what lessons/ can make: {made}."
+        raise stop(f"TEXT = {text!r}: {path} is missing or too small.", why,
+                   f"Edit TEXT at the top of {script}, then: python {script}")
     return {"train": path}
 
 def kind_of_items(path, head):  # head: the beginning of the file as str
@@ -158,10 +154,8 @@ def kind_of_items(path, head):  # head: the beginning of the file as str
         return "row of the table (CSV)"
     return "line"
 
-def find_separator(path):
+def find_separator(path, head):  # head: the beginning of the file, as bytes
     """The regex of what separates stories. SystemExit, with advice, if nothing does."""
-    with open(path, "rb") as file:
-        head = file.read(LONGEST)
     if b"\0" in head:
         raise not_utf8(path, 0, head.index(0))
     head = head.decode("utf-8-sig", "replace").strip() or " "
@@ -175,8 +169,7 @@ def find_separator(path):
                f" {kind} is a story, this command does so, in a new file for TEXT:",
                f"python lessons/separate.py {shlex.quote(str(path))}")
 
-def not_utf8(path, byte, offset):
-    """The three lines for a file in another encoding."""
+def not_utf8(path, byte, offset):  # -> SystemExit, for a file in another encoding
     code = "UTF-16" if byte in (0x00, 0xFE, 0xFF) else "WINDOWS-1252"
     return stop(f"{path} is not UTF-8 text: byte 0x{byte:02x} at offset {offset:,}.",
                 f"Perhaps it was saved as {code}, or is a binary file.",
@@ -184,9 +177,9 @@ def not_utf8(path, byte, offset):
 
 def split_file(path):
     """Cut a file into tasks (path, separator, begin, end); each ends with a story."""
-    separator, tasks, begin = find_separator(path), [], 0
     with open(path, "rb") as file:
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    separator, tasks, begin = find_separator(path, data[:LONGEST]), [], 0
     while begin < len(data):
         found = re.compile(separator.encode()).search(data, begin + RANGE)
         end = found.end() if found else len(data)
@@ -207,12 +200,10 @@ def read_stories(path, separator, begin, end):
         text = data.decode("utf-8").removeprefix("" if begin else "\ufeff")  # drop BOM
     except UnicodeDecodeError as error:
         raise not_utf8(path, data[error.start], begin + error.start) from None
-    if "\r" in text:
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
     for story in re.split(separator, text):
         # Empty lines before the first line go; its indentation stays.
-        story = empty_lines.sub("", story.rstrip())
-        if story:
+        if story := re.sub(r"\A\s*\n", "", story.rstrip()):
             yield story
 
 def first_stories(tasks, count):
@@ -235,18 +226,13 @@ def count_processes(workers, tasks):
     return count
 
 def map_tasks(function, tasks, workers, desc):
-    """Yield function(task) for each task in order, computed by `workers` processes.
-
-    They are spawned, as is usual on macOS: each one imports the script again, so that
-    import must have no side effects. An exception in a worker is raised again here.
-    """
+    """Yield function(task) for each task, in order. Errors of workers come out here."""
     bar = {"total": len(tasks), "desc": desc, "unit": " parts", "leave": False}
     if workers == 1:
         yield from tqdm(map(function, tasks), **bar)
         return
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
-    # Ctrl-C reaches every process, but only this one must answer: the others start here
-    # and inherit that they ignore it.
+    # Ctrl-C reaches every process; the workers start here, and inherit to ignore it.
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     results = pool.map(function, tasks)
     signal.signal(signal.SIGINT, handler)
@@ -258,20 +244,8 @@ def map_tasks(function, tasks, workers, desc):
 # ============================================================== 7. Count the pre-tokens
 # BPE does not need the text itself, only how often each pre-token occurs. GPT2_PATTERN
 # is slow, so we split at spaces, count the words, and run it once per DIFFERENT word.
-# This is exact, because GPT2_PATTERN also cuts before each space that is followed by a
-# visible character. A story with a space before other whitespace takes the slow path.
-irregular = re.compile(r" \s").search
-
-def split_words(story):
-    """str -> list of str, which joined are the story; GPT2_PATTERN cuts between them.
-
-    >>> split_words("Once upon a time.")
-    ['Once', ' upon', ' a', ' time.']
-    """
-    if irregular(story) or story.endswith(" "):
-        return find_pre_tokens(story)
-    first, *others = story.split(" ")
-    return [first, *[" " + word for word in others]]
+# This is exact: the pattern, too, cuts before each space, unless whitespace follows.
+irregular = re.compile(r" \s").search  # finds a story that needs the slow way
 
 def count_range(task):
     """One task of split_file -> Counter of its words; runs in a worker process."""
@@ -279,10 +253,10 @@ def count_range(task):
     for story in read_stories(*task):
         if irregular(story):
             counts.update(find_pre_tokens(story))
-        else:  # split_words, but the space is put back once per different word
+        else:
             first, *others = story.split(" ")
             counts[first] += 1
-            spaced.update(others)
+            spaced.update(others)  # the space is put back once per different word
     counts.update({" " + word: count for word, count in spaced.items()})
     return counts
 
@@ -304,9 +278,7 @@ def count_text(tasks, workers):
 
 def train(pre_token_counts, vocab_size, min_frequency):
     """Learn the merges: {pre-token: how often} -> (Tokenizer, [count of each merge]).
-
-    Same ids in the same order as from Hugging Face's trainer, because ties go to the
-    smaller ids there, too. Ends early if no pair occurs min_frequency times.
+    The ids are those of Hugging Face's trainer, where ties go to the smaller ids, too.
     """
     letter = {b: chr(i) for i, b in enumerate(byte_alphabet(), start=4)}
     pre_tokens = ["".join([letter[b] for b in p.encode()]) for p in pre_token_counts]
@@ -352,21 +324,17 @@ def train(pre_token_counts, vocab_size, min_frequency):
 
 # =============================================== 9. The tokenizer: text to ids and back
 def byte_alphabet():
-    """GPT-2's names for the 256 bytes, in the order of its ids: {byte: character}.
-
-    JSON cannot hold raw bytes, so GPT-2 (Radford et al. 2019) gave each byte a visible
-    character. Printable ones stand for themselves, the others take the characters from
-    U+0100 on: a space is 'Ġ', a line end 'Ċ'.
+    """{byte: character}, in the order of ids. JSON cannot hold raw bytes, so GPT-2
+    (Radford et al. 2019) gave each a visible character: printable ones stand for
+    themselves, the others take those from U+0100 on (a space 'Ġ', a line end 'Ċ').
     """
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [b for b in range(256) if b not in printable]
     return dict(zip(printable + others, map(chr, printable + [*range(256, 324)])))
 
 class Tokenizer:
-    """Text to ids and back; the one class that all later stages share.
-
-    merges: list of (left id, right id), in the order of learning; rank 0 makes id 260.
-    Ids 4-259 are the single bytes, so every text in every language can be encoded.
+    """Text to ids and back. merges: list of (left id, right id), in the order of
+    learning; rank 0 makes id 260. Ids 4-259 are the bytes: every text can be encoded.
     """
 
     def __init__(self, merges):
@@ -375,10 +343,8 @@ class Tokenizer:
         self.token_bytes += [bytes([b]) for b in byte_alphabet()]
         for left, right in merges:
             self.token_bytes.append(self.token_bytes[left] + self.token_bytes[right])
-        self.id_of = {token: i for i, token in enumerate(self.token_bytes) if i > EOS}
-        self.byte_id = [self.id_of[bytes([b])] for b in range(256)]
+        self.byte_id = {b: i for i, b in enumerate(byte_alphabet(), start=4)}
         self.rank = {pair: rank for rank, pair in enumerate(merges)}
-        self.merged_id = {pair: 260 + rank for rank, pair in enumerate(merges)}
         self.pad, self.unk, self.bos, self.eos = PAD, UNK, BOS, EOS
         self.remembered = functools.lru_cache(100_000)(self.encode_pre_token)
 
@@ -391,9 +357,9 @@ class Tokenizer:
         if len(ids) ** 2 > never:
             # The loop below is quadratic, and DNA, base64, or Chinese can run on for
             # megabytes. There we try each merge once, by replace() in a str of chr(id).
-            text, bar = "".join(map(chr, ids)), {"leave": False, "delay": 2}
-            for a, b in tqdm(self.merges, "encoding", disable=len(ids) < 10**5, **bar):
-                text = text.replace(chr(a) + chr(b), chr(self.merged_id[a, b]))
+            text = "".join(map(chr, ids))
+            for new_id, (a, b) in enumerate(self.merges, start=260):
+                text = text.replace(chr(a) + chr(b), chr(new_id))
             return list(map(ord, text))
         while len(ids) > 1:
             # SUBTLE: not the longest token first, but the merge learned earliest.
@@ -403,17 +369,11 @@ class Tokenizer:
             ids = merge(ids, self.merges[best], 260 + best)
         return ids
 
-    def encode(self, text, allow_special=False):
+    def encode(self, text):
         """str -> list of ids. "<EOS>" in a text is five plain characters, so that no
-        text can end a story by naming the token; allow_special=True makes it EOS.
+        text can end a story by naming the token.
         """
         ids = []
-        if allow_special:
-            names = "|".join(map(re.escape, SPECIAL_TOKENS))
-            for part in re.split(f"({names})", text):  # ( ) keeps the names as parts
-                special = part in SPECIAL_TOKENS
-                ids += [SPECIAL_TOKENS.index(part)] if special else self.encode(part)
-            return ids
         for pre_token in find_pre_tokens(text):
             long = len(pre_token) > 100  # not remembered: memory must stay bounded
             ids += (self.encode_pre_token if long else self.remembered)(pre_token)
@@ -429,9 +389,8 @@ class Tokenizer:
 
     def to_json(self):
         """The tokenizer as the text of a Hugging Face tokenizer.json."""
-        name = byte_alphabet()
-        names = ["".join(map(name.get, token)) for token in self.token_bytes[4:]]
-        names = SPECIAL_TOKENS + names
+        names, name = SPECIAL_TOKENS[:], byte_alphabet()
+        names += ["".join(map(name.get, token)) for token in self.token_bytes[4:]]
         special = [dict(id=i, content=names[i], single_word=False, lstrip=False,
                         rstrip=False, normalized=False, special=True) for i in range(4)]
         byte_level = dict(type="ByteLevel", add_prefix_space=False, trim_offsets=True,
@@ -454,12 +413,12 @@ class Tokenizer:
             model = json.loads(path.read_text("utf-8"))["model"]
             id_of = model["vocab"]
             tokenizer = cls([(id_of[a], id_of[b]) for a, b in model["merges"]])
-            if json.loads(tokenizer.to_json())["model"] == model:
-                return tokenizer
-            why = "Its tokens are not those that follow from its merges."
+            if json.loads(tokenizer.to_json())["model"] != model:
+                raise ValueError("its tokens do not follow from its merges")
+            return tokenizer
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             why = f"It cannot be read as a tokenizer ({error!r})."
-        raise stop(f"{shown(path)} is damaged.", why, "python 01_bpe.py")
+            raise stop(f"{shown(path)} is damaged.", why, "python 01_bpe.py") from None
 
 # ============================================================ 10. Show what was learned
 def show(token):
@@ -474,24 +433,12 @@ def show(token):
     except UnicodeDecodeError:
         return "".join(f"<{b:02x}>" for b in token)
 
-def film(tokenizer, merge_counts, phrase):
-    """Yield a line for each merge that changes `phrase`: the merge, and the new cut."""
-    what, tokens = "single bytes", list(map(show, tokenizer.token_bytes))
-    cut = [[tokenizer.byte_id[b] for b in p.encode()] for p in find_pre_tokens(phrase)]
-    for rank, (pair, count) in enumerate(zip(tokenizer.merges, merge_counts)):
-        merged = [merge(ids, pair, 260 + rank) for ids in cut]
-        if merged != cut:
-            yield f"  {what:36} {'|'.join(tokens[i] for ids in cut for i in ids)}"
-            parts = f"{tokens[pair[0]]} + {tokens[pair[1]]}"
-            what, cut = f"merge {rank + 1:,}: {parts}, seen {count:,} x", merged
-    yield f"  {what:36} {'|'.join(tokens[i] for ids in cut for i in ids)}"
-
-def vocab_lines(tokenizer):
-    """Yield the lines of vocab.txt: id, token, and the two tokens it is made of."""
+def vocab_lines(tokenizer, merge_counts):
+    """Yield the lines of vocab.txt: id, token, the two tokens it is made of, count."""
     tokens = list(map(show, tokenizer.token_bytes))
     yield from (f"{i:6} {token}" for i, token in enumerate(tokens[:260]))
-    for i, (left, right) in enumerate(tokenizer.merges, start=260):
-        yield f"{i:6} {tokens[i]} = {tokens[left]} + {tokens[right]}"
+    for i, ((a, b), n) in enumerate(zip(tokenizer.merges, merge_counts), start=260):
+        yield f"{i:6} {tokens[i]} = {tokens[a]} + {tokens[b]}, seen {n:,} x"
 
 def page_data(tokenizer, merge_counts, pre_token_counts, stories):
     """What lessons/pages/tokens.html shows: tokens, how often they occur, stories."""
@@ -505,10 +452,7 @@ def page_data(tokenizer, merge_counts, pre_token_counts, stories):
             "stories": [[story, tokenizer.encode(story)] for story in stories]}
 
 # ==================== 11. Files and messages of all six scripts (skip on first reading)
-# A user's mistake never costs a file or shows a traceback. It gets three lines: what
-# happened, why, and what to do. need(), in_range(), one_of(), and others raise them.
-
-def stop(what, why, command):  # -> SystemExit, to be raised: exit code 1
+def stop(what, why, command):  # a user's mistake -> SystemExit: no traceback, code 1
     return SystemExit(f"{what}\n{why}\n{command}")
 
 def shown(path, folder=None):
@@ -522,24 +466,23 @@ def need(path, writer):  # SystemExit unless the script `writer` has written the
         raise stop(f"{shown(path)} is missing.", why, f"python {writer}")
 
 def unusable(script, name, value, rule):  # of a constant's value
-    how = f"Edit {name} at the top of {script}, then: python {script}"
-    return stop(f"{name} = {value!r} in {script} cannot be used.", rule, how)
+    what = f"{name} = {value!r} in {script} cannot be used."
+    return stop(what, f"It must be {rule}.",
+                f"Edit {name} at the top of {script}, then: python {script}")
 
 def in_range(script, name, value, kind, low, high):  # kind: int or float
+    number = "a whole number" if kind is int else "a number"
     if type(value) not in (int, kind) or not low <= value <= high:
-        number = "a whole number" if kind is int else "a number"
-        rule = f"It must be {number} from {low:,} to {high:,}."
-        raise unusable(script, name, value, rule)
+        raise unusable(script, name, value, f"{number} from {low:,} to {high:,}")
 
 def one_of(script, name, value, choices):
     if value not in choices:
-        rule = f"It must be one of {', '.join(map(repr, choices))}."
-        raise unusable(script, name, value, rule)
+        raise unusable(script, name, value, f"one of {', '.join(map(repr, choices))}")
 
 def sha256_of(path):  # -> hexadecimal digits; equal digits mean an equal file
     digest = hashlib.sha256()
     with open(path, "rb") as file:
-        for block in iter(lambda: file.read(2**20), b""):
+        while block := file.read(2**20):
             digest.update(block)
     return digest.hexdigest()
 
@@ -560,11 +503,7 @@ def check_tokenizer(theirs, what, command):  # theirs: sha256 of a tokenizer.jso
         raise stop(f"{what} was made with another tokenizer.", why, command)
 
 def write_all(files):
-    """Write {path: bytes, str, a function that takes the file, or None (no file)}.
-
-    All are complete under temporary names before the first is renamed. So a full disk,
-    or Ctrl-C while writing, leaves the old files as they were.
-    """
+    """Write {path: bytes, str, function of the file, or None: no file}; all or none."""
     parts = {path: path.with_name(f"{path.name}.{os.getpid()}.part")
              for path, data in files.items() if data is not None}
     try:
@@ -575,7 +514,7 @@ def write_all(files):
                 data(file) if callable(data) else file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-        for path, part in parts.items():
+        for path, part in parts.items():  # all are complete; until now the old stay
             os.replace(part, path)
     finally:
         for part in parts.values():
@@ -583,13 +522,15 @@ def write_all(files):
 
 def fill_page(name, data):
     """The text of lessons/pages/NAME that shows `data`, or None if there is no page."""
-    page = HERE / "lessons" / "pages" / name
-    if not page.exists():
-        print(f"[note] lessons/pages/{name} is missing here, so no {name} is written")
+    folder, names = HERE / "lessons" / "pages", (name, "common.css", "common.js")
+    try:
+        page, css, js = [(folder / n).read_text("utf-8") for n in names]
+    except FileNotFoundError as error:
+        print(f"[note] {shown(error.filename)} is missing, so no {name} is written")
         return None
+    page = page.replace("/*common.css*/", css).replace("/*common.js*/", js)
     # "<" is written as its code, so that no text can end the page's script element.
-    safe = json.dumps(data).replace("<", "\\u003c")
-    return page.read_text("utf-8").replace("/*DATA*/null", safe)
+    return page.replace("/*DATA*/null", json.dumps(data).replace("<", "\\u003c"))
 
 def take_lock(script):
     """Keep a second run of the script out for as long as the returned file is open."""
@@ -612,24 +553,21 @@ def run_stage(main, script, lock=True, memory_hint=None):
     for stream in (sys.stdout, sys.stderr):  # a terminal may lack some characters
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
-    kept = "Files from earlier runs are unchanged."
     try:
         # Of several processes (torchrun, stage 4) the first holds the lock for all.
         held = take_lock(script) if lock and os.environ.get("RANK", "0") == "0" else ()
         main()
         sys.stdout.flush()  # now, while we can still answer
     except KeyboardInterrupt:
-        why = "No half-written file is left."
-        raise stop("\nStopped by Ctrl-C.", why, f"Run again: python {script}") from None
+        raise stop("\nStopped by Ctrl-C.", "No half-written file is left.",
+                   f"Run again: python {script}") from None
     except BrokenPipeError:  # the reader left: python 06_sample.py | head
-        # Python flushes once more at its end; let that go nowhere, as its docs advise.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(1) from None
+        os._exit(1)  # a normal exit would flush stdout, and fail once more
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        what = "The disk is full" if full else "System error"
+        what = f"\n{'The disk is full' if full else 'System error'} ({error})."
         how = f"{'Free space' if full else 'Fix the cause'}, then: python {script}"
-        raise stop(f"\n{what} ({error}).", kept, how) from None
+        raise stop(what, "Files from earlier runs are unchanged.", how) from None
     except (MemoryError, RuntimeError) as error:  # "abruptly": of a worker process
         words = "out of memory|can't allocate memory|not enough memory|abruptly"
         if isinstance(error, RuntimeError) and not re.search(words, str(error)):
@@ -652,8 +590,8 @@ def check_agreement(tokenizer, pre_token_counts, story):
     ids = {tuple(fast.byte_id[b] for b in p.encode()): n for p, n in sample.items()}
     same = train_naive(ids, len(fast.merges), 260) == fast.merges
     inverse = tokenizer.decode(tokenizer.encode(story)) == story
-    pre_tokens = [p for word in split_words(story) for p in find_pre_tokens(word)]
-    exact = pre_tokens == find_pre_tokens(story)
+    words = re.split(r"(?= \S)", story)  # as count_range() does
+    exact = [p for w in words for p in find_pre_tokens(w)] == find_pre_tokens(story)
     print(f"[check] decoding gives the first story back exactly: {inverse}")
     print(f"[check] naive and fast training learn the same from a sample: {same}")
     print(f"[check] splitting at spaces first changes no pre-token: {exact}")
@@ -668,8 +606,7 @@ def main():
     paths = find_text(TEXT, "01_bpe.py")
     tasks = split_file(paths["train"])
     stories = [story[:2000] for story in first_stories(tasks, 8)]
-    size = os.path.getsize(paths["train"])
-    print(f"[read] {shown(paths['train'])}: {size:,} bytes")
+    print(f"[read] {shown(paths['train'])}: {paths['train'].stat().st_size:,} bytes")
     print(f"[plan] {VOCAB_SIZE:,} tokens = 4 special + 256 bytes +"
           f" {VOCAB_SIZE - 260:,} merges")
     pre_token_counts = count_text(tasks, count_processes(WORKERS, tasks))
@@ -682,8 +619,8 @@ def main():
     if len(tokenizer) < VOCAB_SIZE:
         print(f"[note] the text gives only {len(tokenizer):,} tokens: no other pair"
               f" occurs {MIN_FREQUENCY:,} times. A larger text gives more.")
-    print(f"\nHow the merges put {stories[0][:38]!r} together:")
-    print(*film(tokenizer, merge_counts, stories[0][:38]), sep="\n")
+    vocab = list(vocab_lines(tokenizer, merge_counts))
+    print("\nThe first merges, and the ids they make:", *vocab[260:268], sep="\n")
     print("\nThe first story, cut into its tokens:")
     ids, size = tokenizer.encode(stories[0]), len(stories[0].encode())
     cut = "|".join(show(tokenizer.token_bytes[i]) for i in ids)
@@ -699,7 +636,7 @@ def main():
             "tokenizer": hashlib.sha256(text.encode()).hexdigest(), "text": texts}
     data = page_data(tokenizer, merge_counts, pre_token_counts, stories)
     files = {"tokenizer.json": text, "meta.json": json.dumps(meta, indent=1),
-             "vocab.txt": "\n".join(vocab_lines(tokenizer)) + "\n",
+             "vocab.txt": "\n".join(vocab) + "\n",
              "tokens.html": fill_page("tokens.html", data)}
     write_all({OUT / name: content for name, content in files.items()})
     names, seconds = [n for n in files if files[n]], time.perf_counter() - started

@@ -56,7 +56,7 @@ MAX_CACHED = 150_000  # words whose ids a process remembers: about 30 MB
 # fingerprint  a 64-bit hash of a story: the same for equal stories, else different
 
 # ================================================ 4. The idea: one flat array of tokens
-# Training reads sequences from many places in the text, so we store all stories in one
+# Training reads sequences from all over the text, so we store all stories in one
 # flat array of ids. Each story begins with <BOS> and ends with <EOS>. From these the
 # model learns how stories begin and, above all, when to stop.
 
@@ -104,28 +104,18 @@ FIXES = [  # SUBTLE: in this order, because mojibake contains stray control char
     ("stray control characters removed", STRAY, ""),
 ]
 
-def is_whole(story, begins_file=False):  # str -> bool
+def is_whole(story):  # str -> bool
     """Does the story end where a sentence can end?
 
     >>> [is_whole(end) for end in ("So he", "So,", "Then.", "“Ja.“", "好。", "Bye 👋🏽")]
     [False, False, True, True, True, True]
     """
-    # A file cut from a larger one can begin mid-sentence. Then its first word is in
-    # lower case (unlike a name such as iPhone).
-    word = story.split(maxsplit=1)[0] if begins_file else ""
-    if word == word.lower() and word[:1] != word[:1].title():
-        return False
     last_line = story.rsplit("\n", 1)[-1].casefold()
     return bool(ENDING.search(story[-20:])) or last_line in THE_END
 
-def excerpt(story):  # str -> str
-    """The beginning and the end of a story, on one line."""
-    return repr(story if len(story) <= 60 else f"{story[:28]} ... {story[-28:]}")
-
-def clean(story, notes, drop_broken, begins_file=False):  # str -> str or None
-    """Return the story as it should be, or None; record in `notes` what was done.
-
-    notes: {what: [count, example]}; begins_file: is it the first story of its file?
+def clean(story, notes, drop_broken):  # str -> str or None
+    """Return the story as it should be, or None; record what was done in `notes`,
+    {what: [count, example]}, an example for what was dropped.
 
     >>> notes = {}
     >>> clean("It\\u00e2\\u20ac\\u2122s late,\\x07 Tom.", notes, True)
@@ -144,11 +134,12 @@ def clean(story, notes, drop_broken, begins_file=False):  # str -> str or None
     if not story:
         what = "empty, dropped"
     # TinyStories contains stories that break off in the middle of a sentence.
-    elif drop_broken and not is_whole(story, begins_file):
+    elif drop_broken and not is_whole(story):
         what = "broken off, dropped"
     else:
         return story
-    notes.setdefault(what, [0, excerpt(before)])[0] += 1
+    example = repr(before if len(before) <= 60 else f"{before[:28]} ... {before[-28:]}")
+    notes.setdefault(what, [0, example])[0] += 1
     return None
 
 # ================================================================ 6. Encode the stories
@@ -191,18 +182,17 @@ def load_encoder():
     return Encoder(bpe.Tokenizer.load())
 
 def encode_range(task):
-    """Write the ids of one range of the text to a file of its own; runs in a worker.
+    """Write the ids of one task of plan_tasks to a file of its own; runs in a worker.
 
-    task: see plan_tasks. Returns, for the stories that clean() leaves, their numbers of
-    tokens, bytes, and words (stories, 3) and fingerprints (stories,); and its notes.
+    Returns, of the stories that clean() leaves, the numbers of tokens, bytes, and words
+    (stories, 3) and the fingerprints (stories,); and its notes.
     """
     _, text_range, drop_broken, part = task
     encoder = load_encoder()
     sizes, fingerprints, notes = [], [], {}
     with open(part, "wb") as file:
-        for number, story in enumerate(bpe.read_stories(*text_range)):
-            begins_file = number == 0 and text_range[2] == 0
-            story = clean(story, notes, drop_broken, begins_file)
+        for story in bpe.read_stories(*text_range):
+            story = clean(story, notes, drop_broken)
             if story is None:
                 continue
             ids = encoder.encode(story)
@@ -214,8 +204,7 @@ def encode_range(task):
     return sizes, np.frombuffer(b"".join(fingerprints), dtype="<u8"), notes
 
 # =================================================== 7. Split into train and validation
-# A model is tested on stories that it has never trained on. So a story that occurs
-# twice must not end up on both sides.
+# A model is tested on stories that it has never seen: none may be on both sides.
 
 def choose(fingerprints, valid, valid_share):
     """Fingerprints of all stories (N,) -> two masks (N,): for training, for validation.
@@ -259,13 +248,6 @@ def describe(parts, sizes, mask):
     tokens, size, words = rows.sum(axis=0, dtype=np.int64).tolist()
     counts = {"stories": len(rows), "tokens": tokens, "bytes": size, "words": words}
     return counts | {"sha256": sha256.hexdigest()}
-
-def note_duplicates(parts, sizes, mask, tokenizer):
-    """Notes like those of clean(), about the duplicates, which mask (N,) selects."""
-    first = mask & (np.cumsum(mask) == 1)
-    ids = np.frombuffer(b"".join(chosen_ids(parts, sizes, first)), dtype="<u2")
-    example = excerpt(tokenizer.decode(ids.tolist())) if mask.any() else ""
-    return {"duplicates, dropped": [int(mask.sum()), example]}
 
 # ================================================================= 8. Show the data set
 def histogram(lengths, bars=10):  # (stories,) -> lines
@@ -370,7 +352,7 @@ def plan_tasks(paths):  # {"train": path, ...} -> tasks of encode_range
         print(f"[read] {name}: {bpe.shown(path)}, {path.stat().st_size:,} bytes")
         ranges = bpe.split_file(path)
         first = zip(range(1000), bpe.read_stories(*ranges[0]))
-        whole = [is_whole(story, begins_file=True) for _, story in first]
+        whole = [is_whole(story) for _, story in first]
         drop_broken = sum(whole) >= 0.9 * len(whole)  # not so in poems, lists, code
         if not drop_broken:
             print("[plan] over 10% of its stories look unfinished, so we keep them all")
@@ -398,7 +380,7 @@ def main():
         check_split(train, valid, sizes, ranges[0])
         meta["train"] = describe(parts, sizes, train)
         meta["valid"] = describe(parts, sizes, valid)
-        duplicates = note_duplicates(parts, sizes, ~(train | valid), tokenizer)
+        duplicates = {"duplicates, dropped": [int((~(train | valid)).sum()), ""]}
         bpe.write_all({
             OUT / "train.bin": lambda f: f.writelines(chosen_ids(parts, sizes, train)),
             OUT / "valid.bin": lambda f: f.writelines(chosen_ids(parts, sizes, valid)),

@@ -2,7 +2,7 @@
 # requires-python = ">=3.10"
 # dependencies = ["torch==2.13.0", "numpy", "regex", "tqdm"]
 # ///
-"""Stage 6 of 6: let the model write stories, and watch how it chooses every token.
+"""Stage 6 of 6: let the model generate stories, and watch how it chooses every token.
 
     text --> 01_bpe --> 02_prepare --> 03_model --> 04_train --> 05_eval --> [06_sample]
                                                                             you are here
@@ -58,9 +58,8 @@ SETTINGS |= {"repetition_penalty": REPETITION_PENALTY}  # arguments of apply_sam
 # B     batch size: stories generated side by side        V   vocabulary size (2,048)
 # S     tokens so far; the model sees at most block_size (256). seen: their ids, (B, S)
 # logits    V scores for the next token, from the last position: (B, V)
-# probs     softmax of the logits: V probabilities, sum 1
+# probs     softmax of the logits: V probabilities, sum 1         rng   random generator
 # sampler   a function that changes logits before sampling ("logits processor")
-# rng       random number generator; each story has its own
 
 # =================================== 4. The idea: sample from a cumulative distribution
 # Generating is a loop: get the probabilities of the next token, sample one token from
@@ -135,9 +134,8 @@ def penalize_repetition(logits, seen, penalty):
     # SUBTLE: dividing a negative logit would raise it, a reward instead of a penalty.
     return logits.scatter(-1, seen, torch.where(old > 0, old / penalty, old * penalty))
 
-def apply_samplers(
-    logits, seen, temperature, top_k=None, top_p=1.0, min_p=0.0, repetition_penalty=1.0
-):  # (..., V), (..., S), settings -> (..., V)
+def apply_samplers(logits, seen, temperature, top_k=None, top_p=1.0, min_p=0.0,
+                   repetition_penalty=1.0):  # (..., V), (..., S), ... -> (..., V)
     """All samplers, in Hugging Face's order, skipping those that change nothing."""
     if repetition_penalty != 1:
         logits = penalize_repetition(logits, seen, repetition_penalty)
@@ -173,8 +171,8 @@ def last_logits(model, idx, cache=None):  # (B, S) -> (B, V)
     return model.output(x[:, -1]).float().cpu()  # (B, C) -> (B, V)
 
 def slide(idx, block_size):  # (B, S) -> (B, 1 + block_size * 3 // 4)
-    """Drop old tokens: keep the first, <BOS>, and the last three quarters of a context.
-    Without <BOS> the loss is a little higher (attention sinks, arXiv 2309.17453).
+    """Keep <BOS> and the last three quarters of a context. Without <BOS> the loss is a
+    little higher (attention sinks, arXiv 2309.17453).
 
     >>> slide(torch.tensor([[2, 11, 12, 13, 14]]), 4).tolist()
     [[2, 12, 13, 14]]
@@ -183,35 +181,25 @@ def slide(idx, block_size):  # (B, S) -> (B, 1 + block_size * 3 // 4)
     return torch.cat([idx[:, :1], recent], dim=1)[:, -block_size:]
 
 def generate(model, prompts, max_tokens, settings, rngs, stop_id=bpe.EOS, cached=True):
-    """Continue B prompts (lists of ids, <BOS> first, at most block_size long).
-
-    All rows advance one column at a time; a row takes its own prompt's tokens first.
-    Yields a list of B per column: each row's new token, or None if the row is still in
-    its prompt or has ended (at stop_id or max_tokens).
+    """Continue B prompts, lists of ids (<BOS> first), all of the same length. Yields a
+    list of B per step: each row's new token, or None after its stop_id.
     """
-    column = min(map(len, prompts))  # where the next token goes
-    seen = unread = torch.tensor([prompt[:column] for prompt in prompts])  # (B, S)
-    left = [max_tokens] * len(prompts)  # how many tokens a row may still generate
+    seen = unread = torch.tensor(prompts)  # (B, S), S at most block_size
+    ended = [False] * len(prompts)
     cache = model.new_cache()
-    while any(left):
+    for _ in range(max_tokens):
         if seen.shape[1] > model.config.block_size:
             # Every token moves to another position: no key or value is valid any more.
             seen = unread = slide(seen, model.config.block_size)
             cache = model.new_cache()
         logits = last_logits(model, *((unread, cache) if cached else (seen,)))
-        # Tokens of the prompt, while there are any. For rows that have ended, any id.
-        tokens = [prompt[column] if column < len(prompt) else 0 for prompt in prompts]
-        new = [None] * len(prompts)
-        rows = [i for i, p in enumerate(prompts) if left[i] and column >= len(p)]
-        if rows:
-            chosen = choose(logits[rows], seen[rows], settings, [rngs[i] for i in rows])
-            for i, token in zip(rows, chosen.tolist()):
-                tokens[i] = new[i] = token
-                left[i] = 0 if token == stop_id else left[i] - 1
-        yield new
-        unread = torch.tensor(tokens)[:, None]  # (B,) -> (B, 1)
+        tokens = choose(logits, seen, settings, rngs)  # (B,)
+        yield [None if over else i for over, i in zip(ended, tokens.tolist())]
+        ended = [over or i == stop_id for over, i in zip(ended, tokens.tolist())]
+        if all(ended):
+            return
+        unread = tokens[:, None]  # (B,) -> (B, 1)
         seen = torch.cat([seen, unread], dim=1)  # (B, S) -> (B, S + 1)
-        column += 1
 
 def make_rngs(rows, seed):
     """A generator per story, so that story 3 is the same alone and among others."""
@@ -268,16 +256,19 @@ def entropy(logits):  # (V,) -> bits
 def look_inside(model, idx):  # (T,) -> (T, V), (L, H, T, T)
     """Logits of all positions; attention weights [layer, head, query, key position]."""
     x = model.wte(idx[None]) + model.wpe.weight[: len(idx)]  # (1, T, C)
-    layers = []
+    layers, bias = [], None
+    if model.alibi is not None:  # training was stopped early
+        bias = model.alibi_bias(torch.arange(len(idx)), 0)  # (1, H, T, T)
     for block in model.h:
         q, k, v = block.attn.qkv(block.ln_1(x))  # 3 x (1, H, T, D)
-        layers.append(gpt.attention_by_hand(q, k, v)[1][0])  # (1, H, T, T) -> (H, T, T)
-        x = block(x)
+        attn_weights = gpt.attention_by_hand(q, k, v, bias)[1]  # (1, H, T, T)
+        layers.append(attn_weights[0])
+        x = block(x, bias=bias)
     return model.output(model.ln_f(x))[0], torch.stack(layers)
 
 def page_data(model, tokenizer, ids, prompt, settings):  # -> dict
-    """What story.html shows of the story `ids`; its first `prompt` tokens were given.
-    Cut to what fits the context and keeps the page at a few megabytes.
+    """What story.html shows of the story `ids`, whose first `prompt` tokens were given:
+    as much as fits the context and keeps the page at a few megabytes.
     """
     heads = model.config.n_layer * model.config.n_head
     length = min(len(ids), model.config.block_size, math.isqrt(3_000_000 // heads))
@@ -293,15 +284,14 @@ def page_data(model, tokenizer, ids, prompt, settings):  # -> dict
             "candidates": candidates(tokenizer, *both),
         })  # fmt: skip
     tokens = [tokenizer.token_bytes[i] for i in ids[:length]]
+    layers = (attention * 1000).round().int().tolist()  # (L, H, T, T)
     return {
         # A part of a character appears as its bytes: \xc3.
         "tokens": [token.decode("utf-8", "backslashreplace") for token in tokens],
         "ids": ids[:length], "special": len(bpe.SPECIAL_TOKENS), "prompt": prompt,
         "settings": settings, "steps": steps, "left_out": len(ids) - length,
-        "attention": [  # layer, head, position, positions up to it
-            [[row[: t + 1] for t, row in enumerate(head)] for head in layer]
-            for layer in (attention * 1000).round().int().tolist()
-        ],
+        "attention": [[[row[: t + 1] for t, row in enumerate(head)]  # no later position
+                       for head in layer] for layer in layers],
     }  # fmt: skip
 
 # ============================================================================ 9. Checks
@@ -317,8 +307,7 @@ def check_inputs():  # -> GPT, Tokenizer
     bpe.one_of(SCRIPT, "CHAT", CHAT, [True, False])
     tokenizer = bpe.Tokenizer.load()
     model, checkpoint = gpt.GPT.load(MODEL, "04_train.py")
-    command = "python 02_prepare.py && python 03_model.py && python 04_train.py"
-    bpe.check_tokenizer(checkpoint.get("tokenizer"), bpe.shown(MODEL), command)
+    bpe.check_tokenizer(checkpoint.get("tokenizer"), "best.pt", "python 04_train.py")
     if TOP_K is not None:
         bpe.in_range(SCRIPT, "TOP_K", TOP_K, int, 1, len(tokenizer))
     return model.eval(), tokenizer
@@ -329,10 +318,7 @@ def read_prompt(tokenizer, prompt, block_size):  # -> ids, <BOS> first
     text = prompt.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     # SUBTLE: words begin with their space: " time". After "a " only "time" would fit.
     ids = [bpe.BOS, *tokenizer.encode(text.rstrip(" "))]
-    if len(ids) == 1:
-        print("[note] an empty prompt: the model begins by itself")
-    rare = sorted(c for c in set(text) if len(tokenizer.encode(c)) > 1)[:20]
-    if rare:
+    if rare := sorted(c for c in set(text) if len(tokenizer.encode(c)) > 1)[:20]:
         print(f"[note] rare characters, several tokens each: {' '.join(rare)}")
     if len(ids) > block_size:
         print(f"[note] a prompt of {len(ids):,} tokens, but the model sees", end=" ")
@@ -372,8 +358,8 @@ def show_one_step(model, tokenizer, ids):
         ids = [*ids, logits.argmax().item()]
     shaped = apply_samplers(logits, torch.tensor(ids), **SETTINGS)
     kept, V = int(shaped.isfinite().sum()), len(logits)
-    print(f"[start] After {tokenizer.decode(ids)[-40:]!r} samplers keep", end=" ")
-    print(f"{kept:,} of {V:,} tokens.\n")
+    end = tokenizer.decode(ids)[-40:]
+    print(f"[start] After {end!r} samplers keep {kept:,} of {V:,} tokens.\n")
     print(f"  {'token':>14}  {'as learned':27}  after the samplers")
     for _, name, *probs in candidates(tokenizer, logits, shaped):
         bars = "  ".join(f"{p:6.1%} {'#' * round(p * 20):20}" for p in probs)
@@ -405,14 +391,14 @@ def show_cache(model, ids):
     block_size, greedy = model.config.block_size, {"temperature": 0}
     ids = ids[: max(1, block_size // 2)]
     length = max(1, min(200, block_size - len(ids)))  # all of it fits the context
+    idx = torch.tensor([ids], device=model.wte.weight.device)  # (1, S)
+    plain = model.generate(idx, length, temperature=0)[0, len(ids) :].tolist()
     stories, speeds = [], []
     for cached in (False, True):
         started = time.perf_counter()
         stories += generate_all(model, [ids], length, greedy, SEED, None, cached)
         speeds.append(length / (time.perf_counter() - started))
-    idx = torch.tensor([ids], device=model.wte.weight.device)  # (1, S)
-    idx = model.generate(idx, length, temperature=0)  # (1, S) -> (1, S + length)
-    equal = stories[0] == stories[1] == idx[0, len(ids) :].tolist()
+    equal = stories == [plain, plain]
     print(f"\n[check] {length} tokens without KV cache, with it, by model.generate();")
     print(f"        equal: {equal}" + " (rounding, or a bug in 03?)" * (not equal))
     print(f"  {speeds[0]:9,.0f} tokens/s without the cache: each rereads all before it")
@@ -435,9 +421,7 @@ def chat(model, tokenizer):
     sys.stdin.reconfigure(errors="replace")
     rngs = make_rngs(1, SEED)  # one for the whole chat: a repeated prompt samples anew
     print("[start] Type a beginning; an empty line quits.\n> ", end="", flush=True)
-    for line in sys.stdin:
-        if not line.strip():
-            break
+    for line in itertools.takewhile(str.strip, sys.stdin):
         ids = read_prompt(tokenizer, line.rstrip("\n"), model.config.block_size)
         stream_story(model, tokenizer, ids, rngs)
         print("> ", end="", flush=True)

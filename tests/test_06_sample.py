@@ -4,8 +4,6 @@ import doctest
 import importlib
 import io
 import math
-import os
-import subprocess
 import sys
 from collections import Counter
 from dataclasses import asdict
@@ -82,7 +80,7 @@ def test_greedy_generation_agrees_with_the_plain_generate_of_stage_3(
 def test_the_cache_changes_no_token_not_even_when_the_context_slides(
     sample, model, settings
 ):
-    prompts = [[BOS, 5, 6, 7], [BOS, *range(10, 20)], [BOS]]
+    prompts = [[BOS, 5, 6, 7], [BOS, 10, 11, 12], [BOS, 5, 5, 5]]
     stories = [
         sample.generate_all(model, prompts, 60, settings, 7, None, cached)
         for cached in (True, False)
@@ -143,7 +141,7 @@ def test_a_full_context_keeps_bos_and_three_quarters(sample, model, monkeypatch)
 
 @pytest.mark.parametrize("settings", [GREEDY, PLAIN])
 def test_a_story_is_the_same_alone_and_in_a_batch(sample, model, settings):
-    prompts = [[BOS, 5, 6], [BOS], [BOS, *range(30, 44)], [BOS, 8, 8, 8]]
+    prompts = [[BOS, 5, 6], [BOS, 7, 7], [BOS, 30, 44], [BOS, 8, 8]]
     together = sample.generate_all(model, prompts, 40, settings, seed=5)
     for row, prompt in enumerate(prompts):
         alone = sample.generate_all(model, [prompt], 40, settings, seed=5 + row)
@@ -154,6 +152,7 @@ def test_a_story_is_the_same_alone_and_in_a_batch(sample, model, settings):
 def test_each_row_stops_at_its_own_eos_and_yields_nothing_after_it(
     sample, model, monkeypatch
 ):
+    # After its <EOS> the first row samples on (99), which nobody gets to see.
     script = iter([[7, 50], [EOS, 51], [99, EOS], [99, 99]])
 
     def scripted(model, idx, cache=None):
@@ -167,17 +166,10 @@ def test_each_row_stops_at_its_own_eos_and_yields_nothing_after_it(
     assert columns == [[7, 50], [EOS, 51], [None, EOS]]
 
 
-def test_a_row_that_still_reads_its_prompt_samples_nothing(sample, model):
-    prompts = [[BOS], [BOS, 5, 6, 7, 8]]
-    columns = [*sample.generate(model, prompts, 3, PLAIN, sample.make_rngs(2, 1), None)]
-    assert [new for _, new in columns[:4]] == [None] * 4
-    assert [old for old, _ in columns[3:]] == [None] * (len(columns) - 3)
-    assert len(columns) == 4 + 3
-
-
-def test_max_tokens_counts_from_the_end_of_each_prompt(sample, model):
-    stories = sample.generate_all(model, [[BOS], [BOS, 5, 6]], 5, GREEDY, 1)
-    assert all(len(s) == 5 or s[-1] == EOS for s in stories)
+def test_max_tokens_counts_from_the_end_of_the_prompt(sample, model):
+    for prompt in ([BOS], [BOS, 5, 6]):
+        (story,) = sample.generate_all(model, [prompt], 5, GREEDY, 1, None)
+        assert len(story) == 5
 
 
 # ------------------------------------------------------------------- the samplers
@@ -217,7 +209,7 @@ def by_definition(
     return normalized([p if p >= min_p * max(probs) else 0.0 for p in probs])
 
 
-def many_draws(sample, settings, count=100_000, seed=11):
+def many_draws(sample, settings, count=50_000, seed=11):
     """How often each token is sampled, in so many draws."""
     rng = torch.Generator().manual_seed(seed)
     rows = torch.tensor(LOGITS).expand(1000, 60)
@@ -269,7 +261,7 @@ def far(statistic, freedom):
     ],
     ids=lambda changes: " ".join(changes) or "plain",
 )  # fmt: skip
-def test_a_hundred_thousand_draws_fit_the_definition_of_the_sampler(sample, changes):
+def test_fifty_thousand_draws_fit_the_definition_of_the_sampler(sample, changes):
     settings = PLAIN | changes
     drawn, probs = many_draws(sample, settings), by_definition(**settings)
     statistic, freedom = chi_square(drawn, probs)
@@ -513,11 +505,6 @@ def test_any_prompt_is_encoded_and_continued(sample, model, bpe, prompt, text):
     assert len(new) == 5
 
 
-def test_an_empty_prompt_is_no_mistake(sample, bpe, capsys):
-    assert sample.read_prompt(bytewise(bpe), "", 16) == [BOS]
-    assert "an empty prompt: the model begins by itself" in capsys.readouterr().out
-
-
 def test_characters_without_a_token_of_their_own_are_named(sample, bpe, capsys):
     sample.read_prompt(bytewise(bpe), "The 龍 said ß 🙂 ß", 100)
     assert "several tokens each: ß 龍 🙂" in capsys.readouterr().out
@@ -581,7 +568,7 @@ def studio(workshop, bpe, gpt):
 
     def train(block_size=16):
         config = small(gpt, block_size, vocab_size=260)
-        checkpoint = {"format": "04_train/2", "config": asdict(config)}
+        checkpoint = {"format": "04_train/3", "config": asdict(config)}
         checkpoint["weights"] = lively(gpt, config).state_dict()
         checkpoint["tokenizer"] = bpe.sha256_of(tokenizer)
         torch.save(checkpoint, best)
@@ -590,14 +577,6 @@ def studio(workshop, bpe, gpt):
     workshop.train()
     workshop.edit("06_sample.py", MAX_TOKENS=30, SAMPLES=2)
     return workshop
-
-
-def run_alone(studio, *arguments, **options):
-    """Run stage 6 in a Python of its own: what is tested is its input and output."""
-    return subprocess.run(
-        [sys.executable, "06_sample.py", *arguments],
-        cwd=studio.folder, timeout=120, **options,
-    )  # fmt: skip
 
 
 def test_a_run_shows_all_its_parts_and_writes_the_page(studio):
@@ -615,45 +594,31 @@ def test_a_run_shows_all_its_parts_and_writes_the_page(studio):
     assert "Next:" in out.splitlines()[-1]
 
 
-def test_a_terminal_without_these_characters_shows_replacements(studio):
-    studio.train(block_size=8)  # so the prompt is longer than the context, too
-    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
-    done = run_alone(studio, "žluť 龍", capture_output=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    assert b"several tokens each: ? ? ?" in done.stdout and b"Next:" in done.stdout
+def test_in_a_chat_each_line_is_continued_until_an_empty_line(
+    sample, gpt, bpe, monkeypatch, capsys
+):
+    typed = io.BytesIO(b"A fox\nA crow \xff\n\nnever read\n")  # \xff is not UTF-8
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(typed, encoding="utf-8"))
+    monkeypatch.setattr(sample, "MAX_TOKENS", 30)
+    sample.chat(lively(gpt, small(gpt, vocab_size=260)), bytewise(bpe))
+    out = capsys.readouterr().out
+    assert out.count("tokens; ") == 2
+    assert "A fox" in out and "A crow" in out and "never read" not in out
 
 
-def test_it_ends_in_silence_when_nobody_reads_on(studio):
-    # As with `python 06_sample.py | head`: the reader has left before the first line.
-    reader, writer = os.pipe()
-    os.close(reader)
-    done = run_alone(studio, stdout=writer, stderr=subprocess.PIPE)
-    os.close(writer)
-    assert (done.returncode, done.stderr) == (1, b"")
-
-
-def test_in_a_chat_each_line_is_continued_until_an_empty_line(studio):
-    studio.edit("06_sample.py", CHAT=True)
-    typed = b"A fox\nA crow \xff\n\nnever read\n"  # \xff is not UTF-8
-    done = run_alone(studio, input=typed, capture_output=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count(b"tokens; ") == 2
-    assert b"A fox" in done.stdout and b"A crow" in done.stdout
-    assert b"never read" not in done.stdout
-
-
-def test_wrong_devices_models_and_tokenizers_are_refused_in_three_lines(studio):
-    best = studio.folder / "artifacts" / "04_train" / "best.pt"
-    complete = best.read_bytes()
-    studio.edit("06_sample.py", DEVICE="tpu")
-    studio.refuses("06_sample.py", "DEVICE = 'tpu'", "'auto'", "python 06_sample.py")
-    best.write_bytes(complete[: len(complete) // 2])
-    studio.refuses("06_sample.py", "best.pt cannot be", "python 04_train.py")
-    best.write_bytes(complete)
-    tokenizer = studio.folder / "artifacts" / "01_bpe" / "tokenizer.json"
-    tokenizer.write_text(tokenizer.read_text("utf-8") + " ", "utf-8")
-    studio.refuses("06_sample.py", "another tokenizer", "python 04_train.py")
-    best.unlink()
-    studio.refuses("06_sample.py", "best.pt is missing", "python 04_train.py")
-    assert not (studio.folder / "artifacts" / "06_sample").exists()
-
+def test_a_missing_model_and_another_tokenizer_are_refused(
+    sample, model, bpe, tmp_path, monkeypatch
+):
+    path = tmp_path / "tokenizer.json"
+    path.write_text(bytewise(bpe).to_json(), "utf-8")
+    monkeypatch.setattr(bpe, "OUT", tmp_path)
+    monkeypatch.setattr(bpe.Tokenizer, "load", lambda: bytewise(bpe))
+    monkeypatch.setattr(sample, "MODEL", tmp_path / "best.pt")
+    with pytest.raises(SystemExit, match="best.pt is missing") as stopped:
+        sample.check_inputs()
+    assert str(stopped.value).endswith("python 04_train.py")
+    checkpoint = {"tokenizer": "sha256 of another"}
+    monkeypatch.setattr(sample.gpt.GPT, "load", lambda path, _: (model, checkpoint))
+    with pytest.raises(SystemExit, match="another tokenizer") as stopped:
+        sample.check_inputs()
+    assert str(stopped.value).endswith("python 04_train.py")

@@ -1,15 +1,11 @@
 """story.html shows the alternatives and the attention weights of each token.
 
-A copy of the page gets one more script, which points, clicks, types and slides as a
-reader would and records what the page then shows. Headless Chromium opens it and
-prints the page as it is at the end (--dump-dom).
+Headless Chromium opens the page (tests/browser.py), and a script of ours points,
+clicks, types and slides as a reader would and returns what the page then shows.
 """
-import html
 import importlib
 import json
 import re
-import shutil
-import subprocess
 from collections import Counter
 from pathlib import Path
 
@@ -18,17 +14,31 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "lessons" / "pages" / "story.html"
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run"
-    " --disable-background-networking --disable-component-update --disable-sync"
-    " --enable-logging=stderr --virtual-time-budget=60000 --dump-dom"
-).split()
 BOS, EOS = 2, 3
 # What would end the page's script, and its page, if a text could; and é, which is two tokens.
 NASTY = "</script><script>document.title = 'broken'</script><b>é</b>\n the end"
 SETTINGS = {"temperature": 0.8, "top_k": 5, "top_p": 1.0, "min_p": 0.0,
             "repetition_penalty": 1.0}  # fmt: skip
+TOOLS = """
+    const tokens = () => [...document.querySelectorAll('.token')];
+    const textOf = (id) => document.getElementById(id).textContent;
+    const send = (node, kind, more) => node.dispatchEvent(
+      new (more ? KeyboardEvent : /^pointer/.test(kind) ? PointerEvent : Event)(
+        kind, { bubbles: true, cancelable: true, ...more }));
+    const hover = (t) => send(tokens()[t].querySelector('.ink'), 'pointerover');
+    const set = (id, value, kind) => {
+      document.getElementById(id).value = value;
+      send(document.getElementById(id), kind);
+    };
+    const selected = () => tokens().findIndex((t) => t.classList.contains('selected'));
+    const rows = () => [...document.querySelectorAll('#candidates tr')].map((row) =>
+      [...row.children].map((cell) => cell.textContent));
+    const attended = () => [...document.querySelectorAll('#attended li')].map((li) =>
+      [li.firstChild.textContent, parseFloat(li.lastChild.textContent)]);
+    const lit = () =>
+      tokens().map((t) => Number(t.querySelector('i').style.opacity));
+    const wait = (ms) => new Promise((done) => setTimeout(done, ms));
+"""
 
 
 @pytest.fixture(scope="module")
@@ -45,52 +55,6 @@ def world(bpe, gpt, tmp_path_factory):
     page = tmp_path_factory.mktemp("page") / "story.html"
     page.write_text(bpe.fill_page("story.html", data), "utf-8")
     return data, page
-
-
-def run_in_page(page, script, folder):
-    """Open the page with one script more; returns what that script returns, and the
-    whole page as text. Nothing may be written to the browser's console."""
-    if not CHROMIUM:
-        pytest.skip("no Chromium to open the page with")
-    tools = """
-        const tokens = () => [...document.querySelectorAll('.token')];
-        const textOf = (id) => document.getElementById(id).textContent;
-        const send = (node, kind, more) => node.dispatchEvent(
-          new (more ? KeyboardEvent : /^pointer/.test(kind) ? PointerEvent : Event)(
-            kind, { bubbles: true, cancelable: true, ...more }));
-        const hover = (t) => send(tokens()[t].querySelector('.ink'), 'pointerover');
-        const set = (id, value, kind) => {
-          document.getElementById(id).value = value;
-          send(document.getElementById(id), kind);
-        };
-        const selected = () => tokens().findIndex((t) => t.classList.contains('selected'));
-        const rows = () => [...document.querySelectorAll('#candidates tr')].map((row) =>
-          [...row.children].map((cell) => cell.textContent));
-        const attended = () => [...document.querySelectorAll('#attended li')].map((li) =>
-          [li.firstChild.textContent, parseFloat(li.lastChild.textContent)]);
-        const lit = () =>
-          tokens().map((t) => Number(t.querySelector('i').style.opacity));
-        const wait = (ms) => new Promise((done) => setTimeout(done, ms));
-    """
-    more = (
-        "<script>(async () => {" + tools + script + "})().then((answer) => {\n"
-        "const pre = document.createElement('pre'); pre.id = 'answer';\n"
-        "pre.textContent = JSON.stringify(answer); document.body.append(pre); });"
-        "</script>"
-    )
-    head, tail = page.read_text("utf-8").rsplit("</body>", 1)
-    copy = folder / "with_script.html"
-    copy.write_text(head + more + "</body>" + tail, "utf-8")
-    profile = f"--user-data-dir={folder / 'profile'}"
-    done = subprocess.run(
-        [CHROMIUM, *FLAGS, profile, copy.as_uri()], capture_output=True, timeout=120
-    )
-    console = done.stderr.decode("utf-8", "replace")
-    assert "CONSOLE" not in console, console
-    dom = done.stdout.decode("utf-8")
-    answer = re.search(r'<pre id="answer">(.*?)</pre>', dom, re.DOTALL)
-    assert answer, f"the script did not finish:\n{console}\n{dom[-2000:]}"
-    return json.loads(html.unescape(answer[1])), dom
 
 
 def expected_rows(data, t):
@@ -122,7 +86,7 @@ def expected_attention(data, t, layer=None, head=None):
     return [sum(column) / len(rows) / 10 for column in zip(*rows)]
 
 
-def test_pointing_at_a_token_shows_its_candidates_entropy_and_probability(world, tmp_path):
+def test_pointing_at_a_token_shows_its_candidates_entropy_and_probability(world, browser):
     data, page = world
     positions = [6, 20, len(data["tokens"]) - 1]
     script = f"""
@@ -132,7 +96,7 @@ def test_pointing_at_a_token_shows_its_candidates_entropy_and_probability(world,
           found.push([selected(), textOf('what'), textOf('facts'), rows()]);
         }}
         return found;"""
-    answer, _ = run_in_page(page, script, tmp_path)
+    answer = browser.run(page, TOOLS + script)
     for t, (selected, what, facts, rows) in zip(positions, answer):
         step = data["steps"][t - 6]
         assert selected == t and what.startswith(f"Token {t}: ")
@@ -143,7 +107,7 @@ def test_pointing_at_a_token_shows_its_candidates_entropy_and_probability(world,
         assert "They kept 5 tokens." in facts
 
 
-def test_any_layer_and_head_shows_what_it_attended_to(world, tmp_path):
+def test_any_layer_and_head_shows_what_it_attended_to(world, browser):
     data, page = world
     script = """
         const found = {};
@@ -155,7 +119,7 @@ def test_any_layer_and_head_shows_what_it_attended_to(world, tmp_path):
             found[layer + ' ' + head] = [attended(), lit()];
           }
         return found;"""
-    answer, _ = run_in_page(page, script, tmp_path)
+    answer = browser.run(page, TOOLS + script)
     assert len(answer) == 9
     for name, (attended, lit) in answer.items():
         choice = [None if part == "all" else int(part) for part in name.split()]
@@ -170,7 +134,7 @@ def test_any_layer_and_head_shows_what_it_attended_to(world, tmp_path):
     assert len({json.dumps(found) for found in answer.values()}) == 9
 
 
-def test_a_click_pins_a_token_until_the_second_click(world, tmp_path):
+def test_a_click_pins_a_token_until_the_second_click(world, browser):
     _, page = world
     script = """
         const seen = [];
@@ -183,12 +147,12 @@ def test_a_click_pins_a_token_until_the_second_click(world, tmp_path):
         click(20);
         hover(15); seen.push(selected());
         return [seen, textOf('what')];"""
-    (seen, what), _ = run_in_page(page, script, tmp_path)
+    seen, what = browser.run(page, TOOLS + script)
     assert seen == [8, 12, 12, 20, 20, 20, 15]
     assert "pinned" not in what
 
 
-def test_arrow_keys_walk_through_the_story_and_focus_follows(world, tmp_path):
+def test_arrow_keys_walk_through_the_story_and_focus_follows(world, browser):
     data, page = world
     script = """
         const seen = [];
@@ -201,14 +165,14 @@ def test_arrow_keys_walk_through_the_story_and_focus_follows(world, tmp_path):
         for (const key of ['ArrowRight', 'ArrowRight', 'ArrowLeft', 'Home', 'ArrowLeft',
                            'End', 'ArrowRight']) press(key);
         return [seen, tokens().filter((t) => t.tabIndex === 0).length];"""
-    (seen, stops), _ = run_in_page(page, script, tmp_path)
+    seen, stops = browser.run(page, TOOLS + script)
     last = len(data["tokens"]) - 1
     positions = [10, 11, 12, 11, 0, 0, last, last]
     assert seen == [[t, t] for t in positions]
     assert stops == 1  # the story is one stop of the Tab key, not a hundred
 
 
-def test_the_slider_and_the_button_replay_the_story(world, tmp_path):
+def test_the_slider_and_the_button_replay_the_story(world, browser):
     data, page = world
     script = """
         const shown = () => tokens().filter(
@@ -230,7 +194,7 @@ def test_the_slider_and_the_button_replay_the_story(world, tmp_path):
         await wait(40000);
         seen.push(shown(), textOf('play'));
         return seen;"""
-    answer, _ = run_in_page(page, script, tmp_path)
+    answer = browser.run(page, TOOLS + script)
     count = len(data["tokens"])
     assert answer == [
         count, 10, 9, f"token 9 of {count - 1}", "❚❚ Pause", True, True, "▶ Replay",
@@ -238,12 +202,12 @@ def test_the_slider_and_the_button_replay_the_story(world, tmp_path):
     ]  # fmt: skip
 
 
-def test_surprises_are_colored_and_the_prompt_is_not(world, tmp_path):
+def test_surprises_are_colored_and_the_prompt_is_not(world, browser):
     data, page = world
     script = """
         return tokens().map((t) => [t.classList.contains('given'),
           t.querySelector('.ink').style.backgroundColor]);"""
-    answer, _ = run_in_page(page, script, tmp_path)
+    answer = browser.run(page, TOOLS + script)
     assert [given for given, _ in answer] == [t < 6 for t in range(len(answer))]
     assert not any(color for _, color in answer[:6])
     strength = [float(re.search(r"([\d.]+)\)$", c)[1]) for _, c in answer[6:]]
@@ -252,13 +216,13 @@ def test_surprises_are_colored_and_the_prompt_is_not(world, tmp_path):
     assert ordered == sorted(ordered)  # the less likely, the stronger
 
 
-def test_text_of_a_story_stays_text(world, tmp_path):
+def test_text_of_a_story_stays_text(world, browser):
     _, page = world
     script = """
         hover(30);
         return [document.title, tokens().map((t) => t.textContent).join(''),
                 document.querySelectorAll('#story b').length];"""
-    (title, text, bold), dom = run_in_page(page, script, tmp_path)
+    title, text, bold = browser.run(page, TOOLS + script)
     assert title == "How a story was sampled" and bold == 0
     # é is two tokens here, each half a character: they appear as their bytes.
     nasty = NASTY.replace("é", r"\xc3\xa9").replace("\n", "↵\n")
@@ -266,8 +230,8 @@ def test_text_of_a_story_stays_text(world, tmp_path):
     assert page.read_text("utf-8").count("</script>") == 1
 
 
-def test_the_empty_page_says_how_to_fill_it(tmp_path):
-    answer, _ = run_in_page(PAGE, "return textOf('intro');", tmp_path)
+def test_the_empty_page_says_how_to_fill_it(browser):
+    answer = browser.run(PAGE, TOOLS + "return textOf('intro');")
     assert "python 06_sample.py" in answer
 
 

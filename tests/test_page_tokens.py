@@ -1,15 +1,11 @@
 """tokens.html cuts text exactly as Python does, and shows any text as text.
 
-The page of stage 1 has a tokenizer of its own, in JavaScript. Here a copy of the page
-gets one more script, which runs that tokenizer and writes what it found into the page;
-headless Chromium opens it and prints the page as it stands then (--dump-dom).
+The page of stage 1 has a tokenizer of its own, in JavaScript. Headless Chromium opens
+the page, and a script of ours runs that tokenizer (tests/browser.py).
 """
-import html
 import json
 import random
 import re
-import shutil
-import subprocess
 import unicodedata
 from collections import Counter
 from pathlib import Path
@@ -20,12 +16,6 @@ import regex
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "lessons" / "pages" / "tokens.html"
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run"
-    " --disable-background-networking --disable-component-update --disable-sync"
-    " --enable-logging=stderr --virtual-time-budget=60000 --dump-dom"
-).split()
 
 # What would end the page's script, and its page, if a text could.
 NASTY = "Tom:</script><script>document.title = 'broken'</script><!-- <b>Ow</b> &lt;"
@@ -46,33 +36,6 @@ def world(bpe, tmp_path_factory):
     page = tmp_path_factory.mktemp("page") / "tokens.html"
     page.write_text(bpe.fill_page("tokens.html", data), "utf-8")
     return tokenizer, pre_token_counts, data, page
-
-
-def run_in_page(page, script, folder):
-    """Open the page with one script more; returns what that script returns, and the
-    whole page as text. Nothing may be written to the browser's console."""
-    if not CHROMIUM:
-        pytest.skip("no Chromium to open the page with")
-    more = (
-        "<script>const answer = (() => {" + script + "})();\n"
-        "const place = document.createElement('pre'); place.id = 'answer';\n"
-        "place.textContent = JSON.stringify(answer); document.body.append(place);"
-        "</script>"
-    )
-    source = page.read_text("utf-8")
-    head, tail = source.rsplit("</body>", 1)
-    copy = folder / "with_script.html"
-    copy.write_text(head + more + "</body>" + tail, "utf-8")
-    profile = f"--user-data-dir={folder / 'profile'}"
-    done = subprocess.run(
-        [CHROMIUM, *FLAGS, profile, copy.as_uri()], capture_output=True, timeout=120
-    )
-    said = done.stderr.decode("utf-8", "replace")
-    assert "CONSOLE" not in said, said
-    dom = done.stdout.decode("utf-8")
-    answer = re.search(r'<pre id="answer">(.*?)</pre>', dom, re.DOTALL)
-    assert answer, f"the page came to no end:\n{said}\n{dom[-2000:]}"
-    return json.loads(html.unescape(answer[1])), dom
 
 
 def as_js(value):
@@ -109,14 +72,14 @@ def well_formed(text):
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def test_the_page_cuts_a_thousand_strings_as_python_does(world, tmp_path):
+def test_the_page_cuts_a_thousand_strings_as_python_does(world, browser):
     tokenizer, _, data, page = world
     strings = hostile_strings(900) + [story for story, _ in data["stories"]]
     strings += [character + "x" + character for character in WHITESPACE + NO_WHITESPACE]
     strings += practice_stories.stories(1000 - len(strings), seed=6)
     assert len(strings) == 1000
     script = f"return {as_js(strings)}.map((text) => window.encode(text));"
-    answer, _ = run_in_page(page, script, tmp_path)
+    answer = browser.run(page, script)
     differ = [
         (text, theirs, ours)
         for text, theirs in zip(strings, answer)
@@ -126,19 +89,19 @@ def test_the_page_cuts_a_thousand_strings_as_python_does(world, tmp_path):
 
 
 def test_with_fewer_merges_the_page_cuts_as_a_smaller_tokenizer_would(
-    bpe, world, tmp_path
+    bpe, world, browser
 ):
     tokenizer, _, data, page = world
     story = data["stories"][0][0]
     script = f"return [0, 1, 10, 200].map((n) => encode({as_js(story)}, n));"
-    answer, _ = run_in_page(page, script, tmp_path)
+    answer = browser.run(page, script)
     for merges, ids in zip([0, 1, 10, 200], answer):
         smaller = bpe.Tokenizer(tokenizer.merges[:merges])
         assert ids == smaller.encode(story)
     assert len(answer[0]) == len(story.encode())  # no merges: a token is a byte
 
 
-def test_a_story_with_script_tags_stays_a_story(world, tmp_path):
+def test_a_story_with_script_tags_stays_a_story(world, browser):
     _, _, data, page = world
     number = [story for story, _ in data["stories"]].index(NASTY)
     script = (
@@ -146,14 +109,14 @@ def test_a_story_with_script_tags_stays_a_story(world, tmp_path):
         " return [document.title, $('story').textContent, all('script').length,"
         " all('#story *:not(.token)').length];"
     )
-    (title, shown, scripts, others), _ = run_in_page(page, script, tmp_path)
+    title, shown, scripts, others = browser.run(page, script)
     assert title == "Tokens"
     assert shown == NASTY
-    assert scripts == 2  # the page's own and the test's
+    assert scripts == 1  # the page's own
     assert others == 0  # no element but the colored tokens
 
 
-def test_pointing_typing_and_arrow_keys_say_what_a_token_is(world, tmp_path):
+def test_pointing_typing_and_arrow_keys_say_what_a_token_is(world, browser):
     tokenizer, _, data, page = world
     story, ids = data["stories"][0]
     fifth = ids[4]
@@ -182,7 +145,7 @@ def test_pointing_typing_and_arrow_keys_say_what_a_token_is(world, tmp_path):
         $('wanted').dispatchEvent(event('change'));
         said.refused = $('not-found').textContent;
         return said;"""
-    said, _ = run_in_page(page, script, tmp_path)
+    said = browser.run(page, script)
     assert f"id {fifth:,}" in said["pointed"]
     assert f"{data['token_counts'][fifth]:,} × in the text" in said["pointed"]
     assert tokenizer.token_bytes[fifth].hex(" ") in said["pointed"]
@@ -194,7 +157,7 @@ def test_pointing_typing_and_arrow_keys_say_what_a_token_is(world, tmp_path):
     assert f"{len(tokenizer) - 1:,}" in said["refused"]
 
 
-def test_every_merge_tree_ends_in_the_bytes_of_its_token(world, tmp_path):
+def test_every_merge_tree_ends_in_the_bytes_of_its_token(world, browser):
     _, _, data, page = world
     script = """
         return tokens.map((_, id) => {
@@ -202,16 +165,16 @@ def test_every_merge_tree_ends_in_the_bytes_of_its_token(world, tmp_path):
           const leaves = document.querySelectorAll("#bricks .leaf small");
           return [...leaves].map((leaf) => leaf.textContent).join("");
         });"""
-    answer, _ = run_in_page(page, script, tmp_path)
+    answer = browser.run(page, script)
     assert answer[:4] == [""] * 4  # special tokens are made of nothing
     assert answer[4:] == data["tokens"][4:]
 
 
 def test_the_curve_of_compression_is_what_encoding_with_fewer_merges_gives(
-    bpe, world, tmp_path
+    bpe, world, browser
 ):
     tokenizer, pre_token_counts, data, page = world
-    (points, size), _ = run_in_page(page, "return growth();", tmp_path)
+    points, size = browser.run(page, "return growth();")
     assert size == sum(len(p.encode()) * n for p, n in pre_token_counts.items())
     assert len(points) == len(tokenizer.merges) + 1
     for merges in (0, 1, 50, 300, len(tokenizer.merges)):
@@ -223,14 +186,15 @@ def test_the_curve_of_compression_is_what_encoding_with_fewer_merges_gives(
 
 
 def test_the_page_needs_no_network_and_writes_no_html(world):
-    source = PAGE.read_text("utf-8")
-    assert source.count("/*DATA*/null") == 1
+    assert PAGE.read_text("utf-8").count("/*DATA*/null") == 1
+    source = world[3].read_text("utf-8")
     addresses = set(re.findall(r"https?://[^\"'\s]+", source))
     assert addresses == {"http://www.w3.org/2000/svg"}  # a name, never fetched
     assert not re.search(r"innerHTML|outerHTML|document\.write|insertAdjacent", source)
     assert "prefers-color-scheme: dark" in source
 
 
-def test_the_empty_page_says_how_to_fill_it(tmp_path):
-    answer, _ = run_in_page(PAGE, "return $('intro').textContent;", tmp_path)
+def test_the_empty_page_says_how_to_fill_it(browser):
+    script = "return document.getElementById('intro').textContent;"
+    answer = browser.run(PAGE, script)
     assert "python 01_bpe.py" in answer
