@@ -15,7 +15,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "lessons")]
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# One thread: tiny models are no faster with two, and two runs that must be equal to the
+# last bit add in the same order.
+os.environ["OMP_NUM_THREADS"] = "1"
 # A shell that starts pytest in the background lets it, and the scripts it starts,
 # ignore Ctrl-C; with a handler of its own, the scripts get the usual one again.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -68,6 +70,13 @@ def starter():
     return Starter()
 
 
+def pytest_collection_finish(session):
+    """Let the starter import torch on another core while the first tests run."""
+    needed = {"workshop", "prepared"}
+    if any(needed & set(getattr(item, "fixturenames", ())) for item in session.items):
+        starter()
+
+
 class Workshop:
     """A copy of the course in a temporary folder, edited and run as learners do."""
 
@@ -114,6 +123,45 @@ class Workshop:
         for words in expected:
             assert words in "\n".join(lines), f"{words!r} is not in: {lines}"
         return lines
+
+
+@pytest.fixture
+def in_process(bpe, tmp_path, monkeypatch, capsys):
+    """Runs stage 1 or 2 in this process, at work in tmp_path; gives what it printed.
+
+    A run that stops raises SystemExit. There is no lessons/, so no page is filled in.
+    """
+    prepare = importlib.import_module("02_prepare")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(bpe, "HERE", tmp_path)
+    monkeypatch.setattr(bpe, "OUT", tmp_path / "artifacts" / "01_bpe")
+    monkeypatch.setattr(prepare, "OUT", tmp_path / "artifacts" / "02_prepare")
+
+    def load_encoder():
+        return prepare.Encoder(bpe.Tokenizer.load(bpe.OUT / "tokenizer.json"))
+
+    monkeypatch.setattr(prepare, "load_encoder", load_encoder)
+
+    def run(script, **constants):
+        module = bpe if script == "01_bpe.py" else prepare
+        for name, value in ({"WORKERS": 1} | constants).items():
+            monkeypatch.setattr(module, name, value)
+        bpe.run_stage(module.main, script)
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium, for the tests of our pages."""
+    from browser import CHROMIUM, Browser
+
+    if not CHROMIUM:
+        pytest.skip("no Chromium to open the page with")
+    chromium = Browser()
+    yield chromium
+    chromium.close()
 
 
 @pytest.fixture

@@ -7,11 +7,12 @@ fork.
 
 One line of JSON comes in for each script, its exit code goes out.
 """
-
+import gc
 import json
 import os
 import runpy
 import sys
+import traceback
 
 import numpy  # noqa: F401
 import regex  # noqa: F401
@@ -34,16 +35,33 @@ def become(order):
     sys.argv = [order["script"], *order["arguments"]]
     sys.path[0] = order["folder"]
     # An absolute path, because worker processes look for the script by it.
-    runpy.run_path(os.path.join(order["folder"], order["script"]), run_name="__main__")
+    path = os.path.join(order["folder"], order["script"])
+    try:
+        runpy.run_path(path, run_name="__main__")
+    except SystemExit as stopped:  # the rest is what Python does at the end of a script
+        if stopped.code is None or isinstance(stopped.code, int):
+            leave(stopped.code or 0)
+        print(stopped.code, file=sys.stderr)
+        leave(1)
+    except BaseException:
+        traceback.print_exc()
+        leave(1)
+    leave(0)
+
+
+def leave(code):
+    """End the process at once: taking torch apart takes longer than a script."""
+    sys.stdout.flush()
+    os._exit(code)
 
 
 def main():
     orders, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
+    gc.freeze()  # children need not search torch for garbage
     for line in iter(orders.readline, ""):
         child = os.fork()
         if child == 0:
             become(json.loads(line))
-            return
         status = os.waitpid(child, 0)[1]
         print(os.waitstatus_to_exitcode(status), file=answers, flush=True)
 

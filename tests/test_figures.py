@@ -16,6 +16,7 @@ sys.path.append(str(ROOT / "lessons" / "images"))
 import make_figures
 
 NAMES = ["learning.svg", "lengths.svg", "attention.svg", "loss.svg", "rate.svg"]
+NAMES += ["similar.svg", "stream.svg"]
 HOSTILE = "A tale of </script> & <b>\x07\nthe end"  # what a story may hold
 
 
@@ -53,7 +54,7 @@ def world(tmp_path, monkeypatch, bpe, gpt):
     os.utime(folder["04_train"] / "last.pt", (0, 0))  # midnight, 1970-01-01
     (folder["04_train"] / "log.csv").write_text(log, "utf-8")
     names = "uniform", "unigram", "bigram", "trigram"
-    result = {"format": "05_eval/2", "baselines": dict(zip(names, (8, 6, 4, 2)))}
+    result = {"format": "05_eval/3", "baselines": dict(zip(names, (8, 6, 4, 2)))}
     result |= {"stories": {"tokens": 100}, "untrained": {"loss": 5.6}, "bytes": 100}
     result["made_from"] = {"model": sha256(folder["04_train"] / "best.pt")}
     (tmp_path / "05_eval").mkdir()

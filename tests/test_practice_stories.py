@@ -22,11 +22,13 @@ LESSONS = Path(__file__).resolve().parent.parent / "lessons"
 sys.path.insert(0, str(LESSONS))
 import practice_stories as ps  # noqa: E402
 
-SAMPLE = list(ps.stories(6_000, seed=3))
+# More of each would show the same, only slower: 6_000 and 2_000 have been tried, too.
+STORIES, CHECKED, ONE_WAY = 2_000, 300, 50
+SAMPLE = list(ps.stories(STORIES, seed=3))
 PLOT_NAMES = list(ps.PLOTS)
 
 
-def tellings(plot, count=150):
+def tellings(plot, count=40):
     """Return pairs (slots, story); one seed gives the same draws to both."""
     draws, _ = ps.parse(ps.PLOTS[plot])
     return [
@@ -90,7 +92,7 @@ def test_no_slot_is_left_unfilled():
 
 def test_the_vocabulary_is_rich_enough_to_learn_and_small_enough_for_2048_tokens():
     words = {w for story in SAMPLE for w in re.findall(r"[a-z']+", story.lower())}
-    # Few of the words are rare: 6,000 stories already show nearly all of them.
+    # Few of the words are rare: 2,000 stories already show nearly all of them.
     assert 1_200 <= len(words) <= 2_000
 
 
@@ -117,7 +119,7 @@ def test_a_and_an_are_right_before_every_word():
         for article, word in re.findall(r"\b([Aa]n?) ([A-Za-z]+)", story):
             seen[article.lower()] += 1
             assert needs_an(word.lower()) == (article.lower() == "an"), (article, word)
-    assert min(seen["a"], seen["an"]) > 500  # both were really met
+    assert min(seen["a"], seen["an"]) > 150  # both were really met
 
 
 def test_quotation_marks_come_in_pairs_inside_each_paragraph():
@@ -232,7 +234,7 @@ def test_no_long_phrase_is_in_more_than_three_percent_of_the_stories():
 
 def test_stories_are_distinct_even_before_duplicates_are_removed():
     rng = random.Random(11)
-    drawn = [ps.tell(rng, ps.pick(rng, PLOT_NAMES)) for _ in range(8_000)]
+    drawn = [ps.tell(rng, ps.pick(rng, PLOT_NAMES)) for _ in range(STORIES)]
     assert len(set(drawn)) > 0.999 * len(drawn)
 
 
@@ -322,7 +324,7 @@ with the same eyes."""
 def test_a_story_of_the_grammar_is_right():
     assert ps.check(LOST) is None
     assert ps.check(SWEET) is None
-    assert not [story for story in SAMPLE[:2_000] if ps.check(story)]
+    assert not [story for story in SAMPLE[:CHECKED] if ps.check(story)]
 
 
 @pytest.mark.parametrize(
@@ -495,7 +497,8 @@ def can_be_told(story):
 def test_a_spoiled_story_is_wrong_and_so_from_the_first_mistake_on(name):
     rng = random.Random(7)
     wrong = 0
-    for seed, plot in enumerate(PLOT_NAMES):
+    half = list(SPOILERS).index(name) % 2  # of the plots; its neighbor takes the other
+    for seed, plot in list(enumerate(PLOT_NAMES))[half::2]:
         story = ps.tell(random.Random(seed), plot)
         spoiled = SPOILERS[name](rng, story)
         mistake = ps.check(spoiled)
@@ -509,7 +512,7 @@ def test_a_spoiled_story_is_wrong_and_so_from_the_first_mistake_on(name):
         assert mistake.found not in mistake.expected
         begun = ps.check(spoiled[: mistake.offset])
         assert begun is None or begun.kind == "an end too early"
-    assert wrong > 20
+    assert wrong > 10
 
 
 def test_a_hero_without_a_name_gets_no_opening_that_needs_one():
@@ -529,7 +532,7 @@ def test_the_first_mistake_of_nothing_is_its_end():
 
 def test_a_story_can_be_told_in_one_way_only():
     # Or limit() would count as two choices what is one story.
-    for story in SAMPLE[2_000:2_200]:
+    for story in SAMPLE[CHECKED:][:ONE_WAY]:
         found = [
             cast
             for draws, beats in map(ps.parse, ps.PLOTS.values())
@@ -594,16 +597,16 @@ def surprisal(rng, plot):
 
 def test_the_limit_is_the_mean_surprisal_of_the_stories():
     rng = random.Random(5)
-    per_plot = [[surprisal(rng, plot) for _ in range(8)] for plot in PLOT_NAMES]
-    for index, wanted in enumerate(ps.limit()[:2]):
+    per_plot = [[surprisal(rng, plot) for _ in range(4)] for plot in PLOT_NAMES]
+    nats, size, bits_per_byte = ps.limit()
+    for index, wanted in enumerate([nats, size]):
         values = [[story[index] for story in stories] for stories in per_plot]
         mean = statistics.fmean(map(statistics.fmean, values))
         # Every plot has the same number of stories, so only the spread within counts.
         variance = statistics.fmean(map(statistics.variance, values))
-        error = math.sqrt(variance / len(PLOT_NAMES) / 8)
-        assert error < 0.01 * wanted
+        error = math.sqrt(variance / len(PLOT_NAMES) / 4)
+        assert error < 0.02 * wanted
         assert abs(mean - wanted) < 3 * error
-    nats, size, bits_per_byte = ps.limit()
     assert bits_per_byte == pytest.approx(nats / math.log(2) / size)
 
 
@@ -620,13 +623,16 @@ def test_importing_the_file_prints_nothing():
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_the_command_prints_as_many_stories_as_asked():
-    assert run().stdout == "\n\n".join(ps.stories(3)) + "\n"
-    assert run("5").stdout == "\n\n".join(ps.stories(5)) + "\n"
-    assert run("2", "42").stdout == "\n\n".join(ps.stories(2, 42)) + "\n"
+def test_the_command_prints_as_many_stories_as_asked(monkeypatch, capsys):
+    done = run("2", "42")  # once as a command, then its main()
+    assert done.stdout == "\n\n".join(ps.stories(2, 42)) + "\n"
+    for arguments, count in ([], 3), (["5"], 5):
+        monkeypatch.setattr(sys, "argv", ["practice_stories.py", *arguments])
+        ps.main()
+        assert capsys.readouterr().out == "\n\n".join(ps.stories(count)) + "\n"
 
 
-@pytest.mark.parametrize("count", ["3", "3000"], ids=["in one go", "in many pieces"])
+@pytest.mark.parametrize("count", ["3", "300"], ids=["in one go", "in many pieces"])
 def test_it_ends_in_silence_when_nobody_reads_on(count):
     reader, writer = os.pipe()
     os.close(reader)
@@ -648,10 +654,13 @@ def test_it_ends_in_silence_when_nobody_reads_on(count):
         (["1", "2", "3"], "Too many arguments: 1 2 3"),
     ],
 )
-def test_a_mistake_gets_three_lines_and_no_traceback(arguments, what):
-    done = run(*arguments)
-    lines = done.stderr.splitlines()
-    assert (done.returncode, done.stdout) == (1, "")
+def test_a_mistake_gets_three_lines(arguments, what, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["practice_stories.py", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        ps.main()
+    printed = capsys.readouterr()
+    lines = printed.err.splitlines()
+    assert (stopped.value.code, printed.out) == (1, "")
     assert len(lines) == 3
     assert lines[0] == what
     assert lines[2] == "Run: python lessons/practice_stories.py 5"

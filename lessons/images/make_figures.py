@@ -1,8 +1,9 @@
 """Draw the figures of the lessons, from the artifacts of a finished run.
 
 READS   artifacts/01_bpe to artifacts/05_eval
-WRITES  lessons/images/: learning.svg (README), lengths.svg (lesson 02), attention.svg
-        (04), loss.svg and rate.svg (06); equal artifacts, equal files
+WRITES  lessons/images/: learning.svg (README), lengths.svg (lesson 02), similar.svg,
+        attention.svg and stream.svg (04), loss.svg and rate.svg (06); equal artifacts,
+        equal files
 RUN     python lessons/images/make_figures.py   (after python 05_eval.py)
 
 An SVG file is text: lines, rectangles and words, each with its position in pixels,
@@ -34,6 +35,8 @@ import torch  # noqa: E402
 # Appears in every figure, before the date of the run: edit it if yours ran elsewhere.
 MACHINE = "2 cores of an Intel Xeon cloud machine, torch 2.13.0 CPU"
 SENTENCE = "There once was a little girl named Emma. Emma loved animals. One day,"
+PROMPT = "Once upon a time, there"  # stream.svg follows its last token
+WORDS = " Tom| Sam| Emma| cat| dog| parrot| red| purple| was| lived|.|!"  # similar.svg
 HEAD = (2, 2)  # block and head, counted from 1, whose attention attention.svg shows
 UNLIKELY, ABSURD = 0.05, 0.001  # learning.svg colors tokens less probable than these
 
@@ -71,6 +74,13 @@ def ticks(top, most):
     power = 10.0 ** math.floor(math.log10(top / most))
     step = next(power * n for n in (1, 2, 5, 10) if top / (power * n) <= most)
     return [round(n * step, 12) for n in range(int(top / step + 1e-9) + 1)]
+
+
+def log_ticks(low, top):
+    """Round numbers for a logarithmic scale: log_ticks(0.3, 8) is 0.5, 1, 2 and 5."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(top)) + 1)
+    numbers = [float(f"{n}e{power}") for power in powers for n in (1, 2, 5)]
+    return [number for number in numbers if low <= number <= top]
 
 
 class Picture:
@@ -120,17 +130,22 @@ class Picture:
     def dot(self, x, y, color="ink", radius=4):
         self.add("circle", cx=x, cy=y, r=radius, class_=color)
 
-    def axes(self, box, x_top, y_top, x_name, y_name, most=6):
-        """Lines, numbers and names; returns to_x and to_y, from numbers to pixels."""
+    def axes(self, box, x_top, y_top, x_name, y_name, most=6, y_low=None):
+        """Lines, numbers and names; returns to_x and to_y, from numbers to pixels.
+        With y_low, where it begins, the vertical scale is logarithmic.
+        """
         left, top, right, bottom = box
 
         def to_x(value):
             return left + value / x_top * (right - left)
 
         def to_y(value):
-            return bottom - value / y_top * (bottom - top)
+            if y_low is None:
+                return bottom - value / y_top * (bottom - top)
+            part = math.log(value / y_low) / math.log(y_top / y_low)
+            return bottom - part * (bottom - top)
 
-        for value in ticks(y_top, 5):
+        for value in ticks(y_top, 5) if y_low is None else log_ticks(y_low, y_top):
             self.line([(left, to_y(value)), (right, to_y(value))])
             self.text(left - 14, to_y(value) + 4, f"{value:g}", "soft", 12, "end")
         for value in ticks(x_top, most):
@@ -163,7 +178,7 @@ def read_run():
     if hashlib.sha256(weights).hexdigest() != content["fingerprint"]["model"]:
         why = "03_model.py has run again since, or START_FROM chose another model."
         raise bpe.stop(f"The run did not begin with {bpe.shown(before)}.", why, command)
-    run["eval"] = bpe.read_json(IN / "05_eval" / "eval.json", "05_eval.py", "05_eval/2")
+    run["eval"] = bpe.read_json(IN / "05_eval" / "eval.json", "05_eval.py", "05_eval/3")
     if run["eval"]["made_from"]["model"] != bpe.sha256_of(best):
         why = f"{bpe.shown(best)} has changed since it was measured."
         raise bpe.stop("eval.json is about another model.", why, "python 05_eval.py")
@@ -191,15 +206,21 @@ def baseline(run, name):  # stage 5 has it in bits per byte -> nats per token
 def draw_loss(run):
     trained, validated = column(run, "train_loss"), column(run, "valid_loss")
     what = "Dashed: baselines, which only count how often tokens follow each other"
+    lines = {"uniform": f"uniform: ln {len(run['tokenizer']):,}",
+             "unigram": "unigram: how frequent each is",
+             "bigram": "bigram: one token before",
+             "trigram": "trigram: two before"}  # fmt: skip
+    if "the grammar itself" in run["eval"]["baselines"]:
+        lines["the grammar itself"] = "the grammar itself"
+        what += "; and the limit"
     picture = Picture(880, 448, "How the loss falls", what)
-    top = 1.04 * max(baseline(run, "uniform"), *(loss for _, loss in trained))
-    names = "tokens read (millions)", "loss (nats per token)"
-    to_x, to_y = picture.axes((64, 104, 630, 366), trained[-1][0], top, *names)
-    for name, knows in [
-        ("uniform", f"uniform: ln {len(run['tokenizer']):,}"),
-        ("unigram", "unigram: how frequent each is"),
-        ("bigram", "bigram: one token before"), ("trigram", "trigram: two before"),
-    ]:  # fmt: skip
+    losses = [loss for _, loss in trained + validated]
+    losses += [baseline(run, name) for name in lines]
+    low, top = 0.9 * min(losses), 1.04 * max(losses)
+    names = "tokens read (millions)", "loss (nats per token), on a logarithmic scale"
+    box = (64, 104, 630, 366)
+    to_x, to_y = picture.axes(box, trained[-1][0], top, *names, y_low=low)
+    for name, knows in lines.items():
         y = to_y(baseline(run, name))
         picture.line([(64, y), (636, y)], "orange", dashes="6 4")
         picture.text(644, y + 4, f"{baseline(run, name):.2f} {knows}", "orange", 12)
@@ -208,18 +229,18 @@ def draw_loss(run):
         picture.dot(to_x(x), to_y(y))
     x, y = 644, to_y(validated[-1][1]) + 4
     picture.text(x, y, f"{validated[-1][1]:.2f} the model", size=12, font_weight="bold")
-    picture.bar(420, 118, 140, 46, "paper")  # no line crosses the legend
-    picture.line([(428, 130), (452, 130)], "blue", 2)
-    picture.text(462, 134, "training loss", size=12)
-    picture.dot(440, 152)
-    picture.text(462, 156, "validation loss", size=12)
+    picture.bar(420, 178, 140, 40, "paper")  # no line crosses the legend
+    picture.line([(428, 188), (452, 188)], "blue", 2)
+    picture.text(462, 192, "training loss", size=12)
+    picture.dot(440, 208)
+    picture.text(462, 212, "validation loss", size=12)
     return picture.finish(run["caption"])
 
 
 def draw_rate(run):
     rate = column(run, "lr")
     peak, end = max(rate, key=lambda point: point[1]), rate[-1]
-    what = "A linear warm-up, then half a cosine down to a tenth"
+    what = "A linear warmup, then a straight line down to 0"
     picture = Picture(880, 320, "The learning-rate schedule of the run", what)
     names = "tokens read (millions)", "learning rate"
     to_x, to_y = picture.axes((74, 104, 856, 246), end[0], 1.1 * peak[1], *names)
@@ -303,6 +324,71 @@ def draw_attention(run):
 
 
 @torch.no_grad()
+def draw_similar(run):
+    tokenizer = run["tokenizer"]
+    words = WORDS.split("|")  # one token each, if the tokenizer is the default one
+    ids = dict.fromkeys(tokenizer.encode(word)[-1] for word in words)
+    names = [bpe.show(tokenizer.token_bytes[i]) for i in ids]
+    vectors = run["model"].wte.weight[list(ids)]  # (N, C)
+    vectors = vectors / vectors.norm(dim=1, keepdim=True)  # (N, C) / (N, 1): length 1
+    cosines = (vectors @ vectors.T).tolist()  # (N, C) @ (C, N) -> (N, N)
+    left, top, cell = 104, 128, 46
+    picture = Picture(
+        max(left + cell * len(names) + 24, 640), top + cell * len(names) + 48,
+        "Which tokens have similar embeddings",
+        "Dot products of embeddings scaled to length 1: they lie between -1 and 1",
+    )  # fmt: skip
+    for i, name in enumerate(names):
+        x, y = left + cell * i, top + cell * i
+        picture.text(left - 10, y + 28, name, anchor="end")
+        picture.text(x + 22, y - 12, name, anchor="middle")
+        for j, cosine in enumerate(cosines[i][: i + 1]):
+            cosine = round(cosine, 2) or 0.0  # "or": there is a -0.0
+            x, color = left + cell * j, "blue" if cosine > 0 else "orange"
+            picture.bar(x, y, cell - 2, cell - 2, "grid", 0.35)
+            picture.bar(x, y, cell - 2, cell - 2, color, abs(cosine))
+            ink = "paper" if cosine > 0.6 else "ink"
+            picture.text(x + 22, y + 27, f"{cosine:.2f}", ink, 12, "middle")
+    return picture.finish(run["caption"])
+
+
+@torch.no_grad()
+def draw_stream(run):
+    """What the model would predict if it ended after each addition to the stream."""
+    model, token_bytes = run["model"].eval(), run["tokenizer"].token_bytes
+    idx = torch.tensor([[bpe.BOS, *run["tokenizer"].encode(PROMPT)]])  # (1, T)
+    x = model.wte(idx) + model.wpe(torch.arange(idx.shape[1]))  # (1, T, C)
+    rows = [("token and position embeddings", x[0, -1])]
+    for number, block in enumerate(model.h, start=1):
+        x = x + block.attn(block.ln_1(x))
+        rows.append((f"attention of block {number}", x[0, -1]))
+        x = x + block.mlp(block.ln_2(x))
+        rows.append((f"MLP of block {number}", x[0, -1]))
+    top, high, last = 132, 52, bpe.show(token_bytes[idx[0, -1]])
+    picture = Picture(
+        880, top + high * len(rows) + 24, f"The residual stream at {last}",
+        f"After {PROMPT!r}: if the model ended here, what would it predict next?",
+    )  # fmt: skip
+    picture.text(64, top - 30, "what is added to the stream", "soft", 12)
+    picture.text(322, top - 30, "length of the sum", "soft", 12, "middle")
+    picture.text(400, top - 30, "the three most probable tokens", "soft", 12)
+    picture.line([(40, top), (40, top + high * (len(rows) - 1))], "blue", 6)
+    for number, (what, vector) in enumerate(rows):
+        y = top + high * number
+        picture.dot(40, y, "blue", 12)
+        picture.text(40, y + 5, "+", "paper", 16, "middle", font_weight="bold")
+        picture.text(64, y + 5, what)
+        picture.text(322, y + 5, f"{vector.norm().item():.1f}", anchor="middle")
+        probs = model.output(model.ln_f(vector)).softmax(dim=0)  # (C,) -> (V,)
+        for column, (p, i) in enumerate(zip(*(t.tolist() for t in probs.topk(3)))):
+            x = 400 + 156 * column
+            picture.bar(x, y - 14, 144, 28, "grid", 0.35)
+            picture.bar(x, y - 14, round(144 * p, 1), 28, "blue", 0.45)
+            picture.text(x + 8, y + 5, f"{bpe.show(token_bytes[i])}  {p:.1%}")
+    return picture.finish(run["caption"])
+
+
+@torch.no_grad()
 def surprise(run, story, width, most):  # -> at most `most` lines of [(color, text)]
     """The beginning of a story, every token colored by how probable it is to the
     trained model; a line has about `width` characters and ends between words.
@@ -379,7 +465,8 @@ def draw_learning(run):
 def main():
     run = read_run()
     print(f"[read] {bpe.shown(IN)}: a run with {len(run['evaluations'])} evaluations")
-    figures = [draw_learning, draw_lengths, draw_attention, draw_loss, draw_rate]
+    figures = [draw_learning, draw_lengths, draw_similar, draw_attention, draw_stream]
+    figures += [draw_loss, draw_rate]
     files = {OUT / f"{draw.__name__[5:]}.svg": draw(run) for draw in figures}
     bpe.write_all(files)
     print(f"[note] All of them say: {run['caption']}.")
