@@ -73,7 +73,7 @@ sign *** stands between the given beginning and what the student wrote.
 {beginning} *** {completion}
 
 Judge only the part after ***. First write a short assessment, three or four sentences:
-Is it grammatical? Does it go on well from the beginning, and above all, does it
+Is it grammatical? Does it continue the beginning well, and above all, does it
 complete the sentence that *** interrupts? Is it creative? Does the plot make sense?
 Then give marks from 0 to 10 and guess the student's age group (A: 3 or under, B: 4-5,
 C: 6-7, D: 8-9, E: 10-12, F: 13-16), in one line of JSON, in exactly this form:
@@ -435,9 +435,9 @@ def report(result):
     blind = [mark for mark in both if real[mark]["low"] <= floor[mark]["high"]]
     if blind:
         print(f"[note] in {', '.join(blind)}, real and shuffled endings get", end=" ")
-        print("marks too much alike: this judge is too weak, use a larger one")
+        print("grades too much alike: this judge is too weak, use a larger one")
     print(f"[wrote] {bpe.shown(OUT / 'judge.json')}")
-    print("Next: python 05_eval.py   (puts the marks into report.html)")
+    print("Next: python 05_eval.py   (puts the grades into report.html)")
 
 
 if __name__ == "__main__":

@@ -388,6 +388,9 @@ def check_inputs():  # -> GPT, Tokenizer, validation ids
     tokenizer = bpe.Tokenizer.load(bpe.OUT / "tokenizer.json")
     model, content = gpt.GPT.load(MODEL, "04_train.py")
     bpe.check_tokenizer(content.get("tokenizer"), "best.pt", "python 04_train.py")
+    if model.alibi is not None:
+        print("[note] Training was stopped early, while attention had a distance")
+        print("       penalty. Other programs do not know it: let python 04_train.py finish.")
     writer = "02_prepare.py"
     meta = bpe.read_json(DATA / "meta.json", writer, "02_prepare/2")
     bpe.check_tokenizer(meta["tokenizer"], "valid.bin", f"python {writer}")
@@ -500,7 +503,7 @@ def main():
     print(f"[wrote] {bpe.shown(OUT)}/")
     out = shlex.quote(bpe.shown(OUT))
     print(COMMANDS.format(out=out, q8=q8.name, name=NAME))
-    print("Next: python lessons/quests/playground.py, or give the files to a friend")
+    print("Next: python lessons/quests/pocket.py, or give the files to a friend")
 
 
 if __name__ == "__main__":
