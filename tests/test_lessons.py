@@ -1,13 +1,17 @@
 r"""The lessons say what the code does: each rule below is run over every lesson.
 
-A lesson is lessons/0N_name.md; README.md and lessons/quests/*.md obey the same rules
-but the last two. A rule is a function (text, path) -> list of complaints.
+A lesson is lessons/0N_name.md; README.md, the other lessons/*.md, and
+lessons/quests/*.md obey the same rules but the last two. A rule is a function
+(text, path) -> list of complaints.
 
 excerpts    A ```python fence begins with the line `# 0N_name.py` (or another file of
             ours, `# lessons/build.py`); the rest stands in that file word for word,
             at most 15 lines of it. All lines may be shifted left by the same width.
             A line `# ...` is an elision: what follows it comes later in the file.
             Code that stands in no file of ours (a change to make) is a ```diff fence.
+diffs       A ```diff fence that begins with `--- 0N_name.py` can be applied to that
+            script, and the result compiles. What it removes, and lines of context,
+            stand there once; a line `@@` separates two changes.
 examples    A ```pycon fence is run by doctest; the fences of a lesson share names.
 constants   `NAME = value` in prose is a FACT and equals the assignment in the script
             that the paragraph names (or in any, if it names none that has it).
@@ -38,6 +42,7 @@ length      A lesson has 1,200 to 1,800 words outside its fences.
 """
 import ast
 import doctest
+import functools
 import importlib
 import inspect
 import json
@@ -53,6 +58,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 LESSONS = sorted((ROOT / "lessons").glob("0*.md"))
 OTHERS = [*sorted((ROOT / "lessons" / "quests").glob("*.md")), ROOT / "README.md"]
+OTHERS += sorted({*(ROOT / "lessons").glob("*.md")} - {*LESSONS})
 TEXTS = [path for path in LESSONS + OTHERS if path.exists()]
 SOURCES = sorted(ROOT.glob("0*.py")) + sorted((ROOT / "lessons").glob("*.py"))
 
@@ -154,6 +160,29 @@ def occurs(body, lines):
     return False
 
 
+def diffs(text, path):
+    complaints, found = [], re.finditer(r"^```diff\n(.*?)^```$", text, re.S | re.M)
+    for body in [fence[1].splitlines() for fence in found]:
+        script = body[0].removeprefix("--- ")
+        if script == body[0]:
+            continue
+        code = "\n" + (ROOT / script).read_text("utf-8")
+        for change in "\n".join(body[1:]).split("\n@@\n"):
+            lines = change.split("\n")
+            old, new = (
+                "".join(f"{line[1:]}\n" for line in lines if line[:1] in marks)
+                for marks in (" -", " +")
+            )
+            if code.count("\n" + old) != 1 or not old:
+                complaints.append(f"not once in {script}: {old}")
+            code = code.replace("\n" + old, "\n" + new)
+        try:
+            compile(code, script, "exec")
+        except SyntaxError as error:
+            complaints.append(f"{script}, changed, does not compile: {error}")
+    return complaints
+
+
 def strip_blank_lines(lines):
     while lines and not lines[0]:
         lines = lines[1:]
@@ -179,6 +208,7 @@ def examples(text, path):
     return complaints
 
 
+@functools.cache
 def assignments():
     """{constant: {script: the expression it is set to}}, of all scripts."""
     found = {}
@@ -423,7 +453,7 @@ def length(text, path):
     return [] if 1200 <= words <= 1800 else [f"{words:,} words, not 1,200 to 1,800"]
 
 
-EVERYWHERE = [excerpts, examples, constants, links, mermaid, hardware, style]
+EVERYWHERE = [excerpts, diffs, examples, constants, links, mermaid, hardware, style]
 LESSONS_ONLY = [parts, length]
 
 
@@ -515,6 +545,9 @@ BAD = [
     (excerpts, fenced("python", "# 01_bpe.py", *["import os"] * 16), "sixteen lines"),
     (excerpts, fenced("python", "# 01_bpe.py", "merged, i = [], 0", "    while True:"),
      "another indentation"),
+    (diffs, fenced("diff", "--- 01_bpe.py", "-import jason"), "no such line"),
+    (diffs, fenced("diff", "--- 01_bpe.py", "+import this"), "no place is named"),
+    (diffs, fenced("diff", "--- 01_bpe.py", "-import json", "+import"), "no Python"),
     (examples, fenced("pycon", ">>> 1 + 1", "3"), "a wrong result"),
     (examples, fenced("pycon", ">>> unknown_name"), "an exception"),
     (examples, fenced("pycon", "1 + 1"), "an example without a prompt"),
@@ -557,6 +590,8 @@ GOOD = [
     (excerpts, fenced("python", "# 01_bpe.py", "import heapq", "# ...", "import sys")),
     (excerpts, fenced("python", "# 01_bpe.py", "merged, i = [], 0")),  # shifted left
     (excerpts, fenced("diff", "-VOCAB_SIZE = 2048", "+VOCAB_SIZE = 512")),
+    (diffs, fenced("diff", "--- 01_bpe.py", " import json", "+import this",
+                "@@", "-import sys")),
     (examples, fenced("pycon", ">>> x = 1") + fenced("pycon", ">>> x", "1")),
     (constants, "By default `MIN_FREQUENCY = 2`. Set `MIN_FREQUENCY = 100` and see."),
     (constants, "Add `WINDOW = 64` to the constants."),

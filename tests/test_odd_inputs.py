@@ -72,7 +72,7 @@ CASES = [
     ("JSON", json.dumps([{"text": ENGLISH.format(i)} for i in range(300)]), "JSON"),
     ("CSV", "id,text\n" + "\n".join(f'{i},"{ENGLISH}"' for i in range(300)), "CSV"),
     # what the bytes are
-    ("empty", "", "empty"),
+    ("empty", "", "too small"),
     ("tiny", "The cat sat.", "too small"),
     ("only blanks", " \n\t\n" * 5000, ""),
     ("only separators", END * 2000, ""),

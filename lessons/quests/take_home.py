@@ -133,6 +133,9 @@ class Int8:
         if function is F.embedding:  # (ids, weight, ...)
             ids, rows = args[:2]
             return (rows.numbers[ids] * rows.scales[ids]).flatten(-2)  # (...,K)
+        if function is F.linear_cross_entropy:  # (x, weight, targets, ...)
+            x, rows, targets = args
+            return function(x, rows.float(), targets, **kwargs)
         return NotImplemented  # anything else: torch says that it cannot
 
 
