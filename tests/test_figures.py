@@ -63,6 +63,7 @@ def world(tmp_path, monkeypatch, bpe, gpt):
     monkeypatch.setattr(make_figures, "IN", tmp_path)
     monkeypatch.setattr(make_figures, "OUT", tmp_path / "images")
     monkeypatch.setattr(make_figures, "SENTENCE", "the </svg> & the moth")
+    monkeypatch.setattr(make_figures, "HEAD", (2, 2))  # this model has two heads
     return tmp_path
 
 

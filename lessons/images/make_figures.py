@@ -37,7 +37,7 @@ MACHINE = "2 cores of an Intel Xeon cloud machine, torch 2.13.0 CPU"
 SENTENCE = "There once was a little girl named Emma. Emma loved animals. One day,"
 PROMPT = "Once upon a time, there"  # stream.svg follows its last token
 WORDS = " Tom| Sam| Emma| cat| dog| parrot| red| purple| was| lived|.|!"  # similar.svg
-HEAD = (2, 2)  # block and head, counted from 1, whose attention attention.svg shows
+HEAD = (2, 4)  # block and head, counted from 1, whose attention attention.svg shows
 UNLIKELY, ABSURD = 0.05, 0.001  # learning.svg colors tokens less probable than these
 
 ME = "lessons/images/make_figures.py"
