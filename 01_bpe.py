@@ -13,7 +13,7 @@ WRITES  artifacts/01_bpe/tokenizer.json   the tokenizer, in Hugging Face's forma
         artifacts/01_bpe/meta.json        which text it was made from
         artifacts/01_bpe/tokens.html      stories colored by token, for your browser
 RUN     python 01_bpe.py
-TAKES   about 3 seconds for the practice stories (2 cores of an AMD EPYC, 2026-11-23)
+TAKES   about 3 seconds for the practice stories (2 cores of an Intel Xeon, 2026-11-26)
 LESSON  lessons/02_tokenization.md
 """
 # =========================================================================== 1. Imports

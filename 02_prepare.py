@@ -13,7 +13,7 @@ WRITES  artifacts/02_prepare/train.bin   token ids for training (two bytes each)
         artifacts/02_prepare/valid.bin   token ids of held-out stories, for validation
         artifacts/02_prepare/meta.json   counts, sizes, and sha256 of both
 RUN     python 02_prepare.py
-TAKES   about 2 seconds for the practice stories (2 cores of an AMD EPYC, 2026-11-23)
+TAKES   about 2 seconds for the practice stories (2 cores of an Intel Xeon, 2026-11-26)
 LESSON  lessons/03_dataset.md
 """
 # =========================================================================== 1. Imports

@@ -13,7 +13,7 @@ WRITES  artifacts/04_train/: best.pt, the weights with the lowest validation los
         last.pt, the full training state; log.csv and run.html, the learning curves
 RUN     python 04_train.py   (stopped? the same command resumes)
         torchrun --nproc-per-node 2 04_train.py   the same in two processes
-TAKES   about 3 minutes on 2 cores of an AMD EPYC (Zen 4), torch 2.13.0, 2026-11-25
+TAKES   about 3 minutes on 2 cores of an Intel Xeon, torch 2.13.0, 2026-11-26
 LESSON  lessons/06_training.md
 """
 # =========================================================================== 1. Imports
