@@ -6,7 +6,7 @@ model and a training loop like nanoGPT's, written here anew, on the same machine
     python tests/bench_train.py --sizes small --batch 64 --dtype bfloat16 --compile
     python tests/bench_train.py --minutes 3 --text stories.txt    bits per byte
     python tests/bench_train.py --minutes 10 --text stories.txt --dtype bfloat16 \\
-        --shape 3,4,128,256 --batch 8 --lr 7e-3 --decay linear --seeds 1 2 3
+        --shape 3,4,128,256 --batch 8 --lr 7e-3 --seeds 1 2 3
 
 Run by hand, never by pytest. Each contender is a process of its own. For the speed they
 take turns, round by round; what counts is the median over the rounds of the ratio in
@@ -202,6 +202,7 @@ class Ours:
     def __init__(self, wanted, config, path, device):
         train.tune_memory()
         self.device, train.PRECISION = device, wanted.dtype
+        self.fades = bool(wanted.minutes)
         config.dropout = train.DROPOUT
         self.model = gpt.GPT(config).to(device).train()
         tokens = train.Tokens(path, config.block_size, wanted.seed)
@@ -216,6 +217,10 @@ class Ours:
 
     def step(self, number, steps, max_lr):
         plan = self.plan | {"steps": steps, "max_lr": max_lr}
+        if self.fades:  # for the speed alone, steps are those of the second half
+            alibi = train.get_alibi(number, steps)
+            alibi = torch.tensor(alibi, device=self.device) if alibi else None
+            self.model.alibi = alibi
         rest = self.next_batch, number, plan, self.device
         loss, _ = train.train_step(self.run, self.optimizer, *rest)
         if number % 10 == 0:
@@ -248,10 +253,6 @@ def worker(order):
         with contextlib.suppress(ValueError, SyntaxError):
             value = ast.literal_eval(value)
         setattr(train, name, value)
-    if wanted.decay == "linear":  # to 0, as in 04
-        train.get_lr = lambda step, steps, top, warmup: top * min(
-            (step + 1) / max(1, round(warmup * steps)), 1 - step / steps
-        )
     torch.manual_seed(wanted.seed)
     device = torch.device(wanted.device)
     vocabulary = wanted.vocab
@@ -273,10 +274,12 @@ def worker(order):
             answer({"seconds": time.perf_counter() - started})
             continue
         budget, passed = 60 * command["minutes"], 0.0
-        while passed < budget:
+        last = wanted.stop_after or math.inf
+        while number < last and (wanted.stop_after or passed < budget):
             # As many steps as there will be if they go on as fast as until now.
             steps = max(number + 1, round(number * budget / max(passed, 1e-9)))
             steps = 2000 if number < 10 else steps  # the first are slower than the rest
+            steps = wanted.stop_after or steps
             contender.step(number, steps, wanted.lr)
             number += 1
             if number % 10 == 0 or passed == 0:
@@ -440,12 +443,13 @@ def main():
     parser.add_argument("--vocab", type=int, default=0, help="8,192; with --text 4,096")
     parser.add_argument("--batch", type=int, default=0, help="sequences per step")
     parser.add_argument("--minutes", type=float)
+    parser.add_argument("--stop-after", type=int, default=0, metavar="STEPS",
+                        help="instead of the clock: as many as another seed made")
     parser.add_argument("--text", help="stories, as stage 1 reads them")
     parser.add_argument("--who", default="both", choices=["both", "ours", "nanoGPT"])
     parser.add_argument("--shape", default="2,3,96,256",
                         help="of ours with --text: blocks,heads,width,context")
     parser.add_argument("--lr", type=float, default=6e-3, help="of ours with --text")
-    parser.add_argument("--decay", default="cosine", choices=["cosine", "linear"])
     parser.add_argument("--offsets", default="story", choices=["story", "random"],
                         help="where our sequences start")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])

@@ -454,7 +454,7 @@ def test_another_token_can_be_chosen_and_the_story_continues_from_there(world, s
 
 def test_continue_goes_on_as_if_it_had_never_stopped(world, seen):
     cut, continued = seen["cut"], seen["continued"]
-    assert "Cut off at its length: 12 tokens" in cut["status"]
+    assert "Length reached: 12 tokens" in cut["status"]
     assert continued[: len(cut["ids"])] == cut["ids"]
     prompt = cut["ids"][:-12]
     assert continued == generated(world[1], prompt, 24)
