@@ -61,7 +61,7 @@ GPT2_PATTERN = (
     r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 )
 find_pre_tokens = regex.compile(GPT2_PATTERN).findall  # str -> list of str
-EMPTY_LINE = r"\n\s*\n|\r\s*\r"  # or a line of whitespace; \r alone: old Macs
+EMPTY_LINE = r"\n\s*\n|\r\s*\r"  # blank, or only whitespace; \r ends lines on old Macs
 RANGE = 8 * 2**20  # bytes of a text that are read at a time
 LONGEST = 16 * 2**20  # bytes of a story; a longer one must be a missing separator
 HERE = Path(__file__).resolve().parent
@@ -166,7 +166,7 @@ def find_separator(path, head):  # head: the beginning of the file, as bytes
         return EMPTY_LINE
     raise stop(f"{path} is one single story: nothing separates it into several.",
                f"Put an empty line, or a line <|endoftext|>, between stories. If each"
-               f" {kind} is a story, this command does so, in a new file for TEXT:",
+               f" {kind} is a story, this command adds them in a new file for TEXT:",
                f"python lessons/separate.py {shlex.quote(str(path))}")
 
 def not_utf8(path, byte, offset):  # -> SystemExit, for a file in another encoding
@@ -202,7 +202,7 @@ def read_stories(path, separator, begin, end):
         raise not_utf8(path, data[error.start], begin + error.start) from None
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     for story in re.split(separator, text):
-        # Empty lines before the first line go; its indentation stays.
+        # Drop empty lines before the first line, but keep its indentation.
         if story := re.sub(r"\A\s*\n", "", story.rstrip()):
             yield story
 
@@ -232,7 +232,8 @@ def map_tasks(function, tasks, workers, desc):
         yield from tqdm(map(function, tasks), **bar)
         return
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
-    # Ctrl-C reaches every process; the workers start here, and inherit to ignore it.
+    # Ctrl-C reaches every process. The workers start here and inherit SIG_IGN, so that
+    # only this process reacts to it.
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     results = pool.map(function, tasks)
     signal.signal(signal.SIGINT, handler)

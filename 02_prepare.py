@@ -39,7 +39,7 @@ TEXT = None  # None: the text of stage 1. To fine-tune a trained model on anothe
 #              name it here as in 01; the tokenizer stays (see START_FROM in 04)
 VALID_SHARE = 0.05  # fraction of the stories held out for validation, 0.001 to 0.5;
 #                     used only if the text has no validation part of its own
-WORKERS = "auto"  # processes that encode; "auto": one per CPU core (8 MB of text each)
+WORKERS = "auto"  # processes that encode; "auto": one per CPU core and 8 MB of text
 
 OUT = bpe.HERE / "artifacts" / "02_prepare"
 FORMAT = "02_prepare/2"  # changes when the content of the files changes
@@ -75,7 +75,7 @@ def frame(stories, encode):  # strings -> list of ids
 # Mojibake is UTF-8 text that was decoded as Windows-1252: "it’s" became "itâ€™s". We
 # fix only Western letters, quotes, dashes, and emoji. A broader pattern would match and
 # damage correct text, such as the German "Spaß“".
-HIGH = "\u00a0-\u00bfŒœŠšŸŽžƒˆ˜–—‚„†‡•…‰‹›€™"  # bytes 128 to 191 in Windows-1252
+HIGH = "\u00a0-\u00bfŒœŠšŸŽžƒˆ˜–—‚„†‡•…‰‹›€™"  # cp1252's bytes 128 to 191, but no ‘’“”
 ANY = HIGH + "\u0080-\u009f‘’“”"
 MOJIBAKE = re.compile(f"[ÂÃ][{HIGH}]|â[€‚„†][{ANY}]|ðŸ[{ANY}]{{2}}|ï»¿")
 # Control and zero-width characters, and U+FFFD (a lost character). Tab and \n stay.
@@ -114,8 +114,8 @@ def is_whole(story):  # str -> bool
     return bool(ENDING.search(story[-20:])) or last_line in THE_END
 
 def clean(story, notes, drop_broken):  # str -> str or None
-    """Return the story as it should be, or None; record what was done in `notes`,
-    {what: [count, example]}, an example for what was dropped.
+    """Return the repaired story, or None to drop it. Record what was done in `notes`,
+    {what: [count, example]}; only dropped stories get an example.
 
     >>> notes = {}
     >>> clean("It\\u00e2\\u20ac\\u2122s late,\\x07 Tom.", notes, True)
@@ -184,8 +184,8 @@ def load_encoder():
 def encode_range(task):
     """Write the ids of one task of plan_tasks to a file of its own; runs in a worker.
 
-    Returns, of the stories that clean() leaves, the numbers of tokens, bytes, and words
-    (stories, 3) and the fingerprints (stories,); and its notes.
+    Returns, for the stories that clean() keeps, the numbers of tokens, bytes, and words
+    (stories, 3) and the fingerprints (stories,); and clean()'s notes.
     """
     _, text_range, drop_broken, part = task
     encoder = load_encoder()
@@ -325,7 +325,7 @@ def check_encoder(tokenizer, stories):
     print(f"[check] frame() and Encoder give equal bytes ({len(sample)} stories tried)")
 
 def check_split(train, valid, sizes, text_range):
-    """SystemExit, with the cure that fits, if the masks (N,) select too few stories."""
+    """SystemExit, with advice, if the masks (N,) select too few stories."""
     path, separator = text_range[:2]
     lengths = np.concatenate(sizes)[train | valid, 0]  # in tokens (selected stories,)
     marked = "endoftext" in str(separator)  # by lines <|endoftext|>, not by empty lines

@@ -57,9 +57,9 @@ IGNORE = -1  # a target with this value is not counted in the loss
 
 # ====================================================== 4. The idea: attention, by hand
 # Each token is a vector of C numbers. Attention lets a position take information from
-# itself and from earlier positions. It has a query vector; each of those has a key
-# vector. Query and key's dot product is a score. Softmax turns the scores into weights
-# that sum to 1, and the result is the weighted sum of the positions' value vectors.
+# itself and from earlier positions. Each position has a query, a key, and a value, all
+# vectors. The dot products of one query with all those keys are scores. Softmax turns
+# them into weights that sum to 1. The result is the weighted sum of the values.
 
 def attention_by_hand(q, k, v, bias=None):  # -> (B, H, T, D), (B, H, T, S)
     """Scaled dot-product attention (Vaswani et al., arXiv 1706.03762), step by step.
@@ -77,7 +77,7 @@ def attention_by_hand(q, k, v, bias=None):  # -> (B, H, T, D), (B, H, T, S)
     [10.0, 15.0]
     """
     T, S, D = q.shape[2], k.shape[2], q.shape[3]
-    # SUBTLE: unscaled scores spread like sqrt(D); softmax would pick a single winner.
+    # SUBTLE: unscaled, scores grow like sqrt(D), and softmax picks a single winner.
     scores = q / math.sqrt(D) @ k.transpose(2, 3)  # (B,H,T,D) @ (B,H,D,S) -> (B,H,T,S)
     if bias is not None:
         scores = scores + bias  # (B, H, T, S) + (1, H, T, S)
@@ -106,10 +106,10 @@ class GPTConfig:
 
     @property
     def flops_per_token(self):
-        """Of the forward pass; the backward pass costs twice as much (2001.08361)."""
+        """Forward pass only; the backward pass costs twice that (arXiv 2001.08361)."""
         C, L = self.n_embd, self.n_layer
         matrices = 12 * C * C * L + self.vocab_size * C  # 2 per weight: times and plus
-        return 2 * matrices + 4 * self.block_size * C * L  # 2 T C for scores and sums
+        return 2 * matrices + 4 * self.block_size * C * L  # 2 T C each: scores, sums
 
 # ======================================================================== 6. The layers
 class KVCache:
@@ -217,8 +217,8 @@ class GPT(nn.Module):
         for name, weight in self.named_parameters():
             if weight.dim() == 2:
                 # 0.55 / sqrt(C) is GPT-2's 0.02 at its width of 768: a narrower matrix
-                # sums fewer terms, so its weights are larger. Embeddings: a logit is a
-                # sum of C products with one, so 1 / sqrt(C) gives it a variance of 1.
+                # sums fewer terms, so its weights are larger. A logit is a sum of C
+                # products with an embedding: 1 / sqrt(C) gives it a variance of 1.
                 std = (1.0 if name in ("wte.weight", "wpe.weight") else 0.55) / C**0.5
                 if name.endswith("c_proj.weight"):
                     std /= math.sqrt(2 * L)  # 2 L results are added to one stream
@@ -401,7 +401,7 @@ def check_causality(model, idx):  # (1, T) -> largest changes before and from th
     return change[:middle].max().item(), change[middle:].max().item()
 
 def check_cases(model, idx):  # (1, T) -> largest difference between logits
-    """All at once against three parts with a KV cache: each case of attention."""
+    """Compare one pass with three parts and a KV cache: all cases of attention."""
     parts, differences = idx.split([2, 1, idx.shape[1] - 3], dim=1), []
     for alibi in (1.0, None):  # with the distance penalty and without
         model.alibi, cache = alibi, model.new_cache()

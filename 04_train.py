@@ -50,7 +50,7 @@ except ModuleNotFoundError as error:
 TOKENS = "auto"  # tokens to train on; twice as many: twice the time, a better model
 # How large a step
 MICRO_BATCH = "auto"  # sequences at once; out of memory? halve this ...
-ACCUMULATE = "auto"  # ... and double this: micro-batches per step; same result
+ACCUMULATE = "auto"  # ... and double this: micro-batches per step; same up to rounding
 MAX_LR = "auto"  # highest learning rate; ten times more: it learns next to nothing
 WARMUP = 0.05  # fraction of the steps in which the learning rate rises to MAX_LR
 ALIBI = 0.5  # fraction of the steps with a penalty on distance in attention, which
@@ -159,7 +159,7 @@ def get_batch(tokens, n, batch_size):  # -> (B, T) inputs, (B, T) targets
 
 # =============================== 6. Schedule the learning rate, configure the optimizer
 def get_lr(step, steps, max_lr, warmup):
-    """Linear warmup, then linear decay to 0, behind the last step (arXiv 2502.15938).
+    """Linear warmup, then linear decay to 0 after the last step (arXiv 2502.15938).
 
     >>> [round(get_lr(step, 100, 1.0, 0.1), 2) for step in (0, 9, 10, 55, 99)]
     [0.1, 1.0, 1.0, 0.5, 0.01]
@@ -202,7 +202,7 @@ def train_step(model, optimizer, next_batch, step, plan, device):
         loss = loss / plan["accumulate"]
         loss.backward()
         total = total + loss.detach()
-    # A gradient longer than 1 is cut to length 1: one odd batch moves nothing far.
+    # A gradient longer than 1 is cut to length 1, so one odd batch does little harm.
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
@@ -276,8 +276,8 @@ def choose_device(model, tokens, plan, threads=None):  # -> (device, seconds per
     return device, seconds[device, count]
 
 def check_device(model, tokens, plan, device):
-    """SystemExit where a device computes garbage silently: known of Apple GPUs (pytorch
-    issues 183535, 195163, 194478), or because loss or gradient differ from the CPU's.
+    """SystemExit if the device computes garbage silently: in cases known of Apple GPUs
+    (pytorch issues 183535, 195163, 194478), or if loss or gradient are not the CPU's.
     """
     (x, y), V, results = get_batch(tokens, 0, 2), model.config.vocab_size, []  # (2, T)
     rows = plan["micro_batch"] * x.shape[1]
@@ -330,13 +330,13 @@ def overfit_one_batch(model, tokens, device, steps=30):
     what = f"{steps} steps on 4 short sequences: loss {first:.3f} to {last:.3f}"
     if not last < first / 3:
         why = "A model that cannot overfit these will learn nothing from many."
-        how = "Undo your last edit of 03_model.py or 04_train.py, and run it again."
+        how = "Undo your last edit of 03_model.py or of 04, then: python 04_train.py"
         raise bpe.stop(what, why, how)
     print(f"[check] {what}")
 
 # ==================================================== 10. Save and resume a run exactly
 def fingerprint_of(model, meta, plan):  # -> {what a run depends on: its value}
-    """Left out: device and split of a step; they change only rounding and dropout."""
+    """Left out: device and split of a step, which affect only rounding and dropout."""
     code = ast.unparse(ast.parse((bpe.HERE / "03_model.py").read_text("utf-8")))
     code = re.sub(r'""".*?"""', "", code, flags=re.DOTALL)  # no comments or docstrings
     weights = b"".join(w.numpy().tobytes() for w in model.state_dict().values())
@@ -442,7 +442,7 @@ class Trainer:
                 self.evaluate()
             late = time.perf_counter() - saved > 60 * SAVE_MINUTES
             votes = torch.tensor([float(late), float(len(asked))])
-            late, stopping = (average(votes) > 0).tolist()  # all do what one asks for
+            late, stopping = (average(votes) > 0).tolist()  # one asks, all act
             if evaluating or late or stopping:
                 if RANK == 0 and all(p.isfinite().all() for p in self.pending):  # NaN?
                     self.save()
@@ -522,6 +522,8 @@ def check_constants():
     bpe.one_of(me, "COMPILE", COMPILE, [False, True])
     bpe.one_of(me, "CHECKPOINTING", CHECKPOINTING, [False, True])
     bpe.one_of(me, "DEVICE", DEVICE, ["auto", *map(str, gpt.available_devices())])
+    if START_FROM and not (bpe.HERE / START_FROM).is_file():
+        raise bpe.unusable(me, "START_FROM", START_FROM, "None, or a best.pt's path")
     if START_FROM and (bpe.HERE / START_FROM).resolve().is_relative_to(OUT.resolve()):
         what = f"START_FROM = {START_FROM!r} is in the folder that this run writes to."
         why = "Move that run away, and name its new place in START_FROM:"
@@ -545,8 +547,8 @@ def read_inputs():  # -> (model, tokenizer, [Tokens to train on, to validate on]
             why = "Its content is not what 02_prepare.py noted in meta.json."
             raise bpe.stop(f"{path.name} is damaged.", why, "python 02_prepare.py")
         if count <= T:
-            why = f"A sequence and its targets take {T + 1:,} tokens."
-            how = "Choose a longer TEXT or VALID_SHARE in 02, or a smaller SIZE in 03"
+            why = f"A sequence takes {T + 1:,}. Use a longer TEXT or a smaller SIZE."
+            how = "Edit TEXT (01), VALID_SHARE (02), SIZE (03); then: python 01_bpe.py"
             raise bpe.stop(f"{path.name} is too short: {count:,} tokens.", why, how)
         print(f"[read] {path.name}: {count:,} tokens")
         tokens.append(Tokens(path, T, seed))

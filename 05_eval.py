@@ -83,9 +83,9 @@ def bits_per_byte(probs, n_bytes):
 # Cutting the file into blocks of T would be simpler. But then the first tokens of each
 # block are predicted from almost nothing, and the loss depends on where we cut.
 
-def sliding_windows(begin, end, context):  # -> [(first, scored, end)]
-    """Windows that score tokens begin+1 .. end-1 once each. In (first, scored, last)
-    the model reads first .. last-2 and predicts scored .. last-1. Windows overlap by
+def sliding_windows(begin, end, context):  # -> [(first, scored, window_end)]
+    """Windows that score tokens begin+1 .. end-1 once each. In each, the model reads
+    first .. window_end-2 and predicts scored .. window_end-1. Windows overlap by
     half: each token is predicted from all tokens before it, or at least context/2.
 
     >>> sliding_windows(0, 9, context=4)
@@ -302,7 +302,7 @@ def check_memorization(model, tokenizer, device, train, valid):  # -> dict
         for row in own:
             row["copy"] = row["match"] > max(longest, row["tokens"] / 2)
         # distinct-n (arXiv 1510.03055): the fraction of n-grams that are distinct. It
-        # falls as stories get alike, but also with their number: take SAMPLES of each.
+        # falls as stories get more alike, and as their number grows: take SAMPLES each.
         grams = np.concatenate([ngram_keys(ids, 3) for ids in stories[:SAMPLES]])
         group = {"distinct3": len(np.unique(grams)) / max(1, len(grams))}
         for what in ("match", "new_4grams", "ended", "copy"):
@@ -320,7 +320,7 @@ def check_memorization(model, tokenizer, device, train, valid):  # -> dict
     return result
 
 # ====================================== 8. The grammar: right from first to last word?
-# The practice stories were told by a grammar. So for them, and for no other text, we
+# A grammar generated the practice stories. So for them, and for no other text, we
 # know whether a story is right, where it first goes wrong, and the best possible loss.
 
 def load_grammar(text):  # TEXT -> the module practice_stories, or None
@@ -430,6 +430,7 @@ def check_inputs():  # -> Tokenizer, GPT, stage 2's meta, {file: sha256}
     bpe.check_tokenizer(checkpoint.get("tokenizer"), "best.pt", "python 04_train.py")
     hashes = {"tokenizer": meta["tokenizer"], "model": bpe.sha256_of(MODEL)}
     for name in ("train", "valid"):
+        bpe.need(DATA / f"{name}.bin", "02_prepare.py")
         hashes[name] = bpe.sha256_of(DATA / f"{name}.bin")
         if hashes[name] != meta[name]["sha256"]:
             what, why = f"{name}.bin is damaged.", "Its sha256 is wrong."
@@ -465,7 +466,8 @@ def measure_loss(model, device, train, valid, byte_lengths, grammar):  # -> dict
     bits["this model"] = result["stories"]["bits_per_byte"]
     if grammar:
         bits["the grammar itself"] = grammar.limit().bits_per_byte
-    print(f"\nBits per byte (lower is better); n-grams counted on {counted:,} tokens:")
+    print("\nBits per byte (lower is better), and the difference from this model;"
+          f" n-grams counted on {counted:,} tokens:")
     for name, value in bits.items():
         bar = "#" * round(48 * value / max(bits.values()))
         print(f"  {name:18}{value:6.3f}{value - bits['this model']:+8.3f} {bar}")

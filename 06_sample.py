@@ -11,7 +11,7 @@ READS   artifacts/04_train/best.pt, artifacts/01_bpe/tokenizer.json
 WRITES  stories, to the terminal; artifacts/06_sample/story.html: one of them, token by
         token, with the alternatives and what the model attended to
 RUN     python 06_sample.py, or with your own prompt: python 06_sample.py "Once upon"
-TAKES   about 20 seconds on 2 cores of an AMD EPYC (Zen 3), torch 2.13.0, 2026-11-23
+TAKES   a few seconds on 2 cores of an Intel Xeon, torch 2.13.0, 2026-11-26
 LESSON  lessons/08_inference.md
 """
 # =========================================================================== 1. Imports
@@ -206,7 +206,7 @@ def make_rngs(rows, seed):
     return [torch.Generator().manual_seed(seed + row) for row in range(rows)]
 
 def generate_all(model, prompts, max_tokens, settings, seed, *options):
-    """All that generate() yields: a list of new ids per prompt. A bar after 2 s."""
+    """All that generate() yields, as a list of new ids per prompt; shows progress."""
     rngs = make_rngs(len(prompts), seed)
     columns = generate(model, prompts, max_tokens, settings, rngs, *options)
     columns = tqdm(columns, "tokens", total=max_tokens, delay=2, leave=False)
@@ -316,7 +316,8 @@ def read_prompt(tokenizer, prompt, block_size):  # -> ids, <BOS> first
     """Encode a prompt, and say what had to be done to it."""
     # A terminal can pass on half a UTF-16 pair or a broken byte: that becomes U+FFFD.
     text = prompt.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    # SUBTLE: words begin with their space: " time". After "a " only "time" would fit.
+    # SUBTLE: a space belongs to the next word: " time". The prompt "a " would end in a
+    # token that is only a space, and in training, words hardly ever follow that one.
     ids = [bpe.BOS, *tokenizer.encode(text.rstrip(" "))]
     if rare := sorted(c for c in set(text) if len(tokenizer.encode(c)) > 1)[:20]:
         print(f"[note] rare characters, several tokens each: {' '.join(rare)}")

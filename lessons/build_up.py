@@ -33,14 +33,14 @@ from tqdm import tqdm
 # ============================================================= 2. Constants: edit these
 TOKENS_EACH = 1_000_000  # tokens that each model trains on; try 300_000, with which one
 #                          head has not yet caught up with the bigram
-LEARNING_RATE = 1e-2  # the highest in stage 4's schedule; the same for all; try 3e-3
-SEED = 1  # of the first weights and the samples; another seed: see what is noise
+LEARNING_RATE = 1e-2  # max_lr of stage 4's get_lr(); the same for all; try 3e-3
+SEED = 1  # of first weights, order of sequences, samples; another one: see the noise
 
 # Why equal tokens, and not equal seconds? All seven read the same stories in the same
 # order, and the result does not depend on the machine, so anyone can repeat it. But it
 # favors the later models, which compute more per token. So the page can also draw the
 # loss over the seconds that each model took.
-SEQUENCES = 4  # per step, as in stage 4
+SEQUENCES = 4  # per step; stage 4 takes 8 for a model of this size
 NEW_TOKENS = 60  # in a sample
 CPU = torch.device("cpu")  # the models are small enough not to need a GPU
 DATA = bpe.HERE / "artifacts" / "02_prepare"
@@ -58,7 +58,7 @@ class LanguageModel(nn.Module):
 
     @torch.no_grad()
     def init_weights(self):
-        """One plain rule for all: a sum of C products keeps the size of its inputs."""
+        """One plain rule for all: a sum of C products is as large as its inputs."""
         for weight in self.parameters():
             if weight.dim() == 2:
                 nn.init.normal_(weight, std=self.config.n_embd**-0.5)
@@ -90,8 +90,8 @@ class Bigram(LanguageModel):
         super().__init__()
         self.config, V, C = config, config.vocab_size, config.n_embd
         self.wte = nn.Embedding(V, C)  # a vector per token
-        # Scores of the next token. Not wte again, as in stage 3: a bigram model would
-        # then score "b after a" like "a after b".
+        # Scores of the next token. Stage 3 uses wte again here, but a bigram model with
+        # tied weights would score "b after a" like "a after b".
         self.lm_head = nn.Linear(C, V, bias=False)
 
     def hidden(self, idx):  # (B, T) -> (B, T, C)
@@ -196,7 +196,7 @@ STEPS = [  # class, what it adds, what that can and cannot do
      " words are likely here, whatever the last token is."),
     (Averaging, "the mean over the past",
      "It sees every token so far, but after 100 tokens each is 1/100 of the mean. It no"
-     " longer knows which one came last, and a bigram lives on that."),
+     " longer knows which one came last, and that is all a bigram has."),
     (OneHead, "attention weights (one head)",
      "Now a token can take most from the last ones, or from one that matters. But what"
      " it takes replaces its own vector."),
@@ -294,7 +294,7 @@ def main():
     if page := bpe.fill_page("build_up.html", data):
         bpe.write_all({OUT / "build_up.html": page})
         print(f"\n[wrote] {bpe.shown(OUT / 'build_up.html')}: the learning curves")
-    print("Next: lessons/04_transformer.md walks along these models")
+    print("Next: lessons/04_transformer.md walks through these models")
 
 if __name__ == "__main__":
     bpe.run_stage(main, SCRIPT)

@@ -42,7 +42,7 @@ def clip_gradients(gradients, limit):  # list of tensors -> (), their norm befor
     (tensor(5.), [tensor([0.6000]), tensor([0.8000])])
     """
     norm = torch.stack([g.square().sum() for g in gradients]).sum().sqrt()
-    scale = (limit / (norm + 1e-6)).clamp(max=1.0)
+    scale = (limit / (norm + 1e-6)).clamp(max=1.0)  # 1e-6: no division by 0
     for gradient in gradients:
         gradient *= scale
     return norm
@@ -51,7 +51,8 @@ def adamw_step(weight, gradient, m, v, step, lr, beta1, beta2, weight_decay, eps
     """One step of AdamW (arXiv 1711.05101) for one tensor: changes weight, m and v, all
     of one shape, in place. m and v are running means of the gradient and of its square.
     They begin at 0, so early on they are too small: in step t (1 at first) by the
-    factors 1 - beta1**t and 1 - beta2**t. This is torch.optim.AdamW.
+    factors 1 - beta1**t and 1 - beta2**t. First, and apart from the gradient,
+    the weight decays by the factor 1 - lr * weight_decay. This is torch.optim.AdamW.
 
     >>> weight, m, v = torch.tensor([1.0]), torch.zeros(1), torch.zeros(1)
     >>> adamw_step(weight, torch.tensor([8.0]), m, v, 1, 0.1, 0.9, 0.99, 0.0)

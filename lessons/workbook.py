@@ -43,7 +43,7 @@ SCRIPTS = dict.fromkeys(exercise.script for exercise in EXERCISES.values())
 
 # ============================================ 3. Functions as text: find, blank, splice
 # exercise  an entry of workbook_data.py      ours, theirs  the function in the script,
-# variant   ours with a usual mistake in it                 and the learner's
+# variant   ours with a common mistake in it                and the learner's
 
 def our_path(script):
     return ROOT / ("lessons" if script == "by_hand.py" else "") / script
@@ -112,7 +112,7 @@ def build(node, module, filename, extras=()):
     return function.fget if isinstance(function, property) else function
 
 def variants(exercise, module):  # yields (why, function)
-    """Our function with each of the usual mistakes in it."""
+    """Our function with each of the common mistakes in it."""
     for old, new, why in exercise.mistakes:
         node = copy.copy(find(our_text(exercise), exercise))
         node.body = body_of(node)[0] if old else ast.parse(new).body
@@ -153,7 +153,8 @@ def differ(yours, ours, at=""):  # -> str about the first difference, or None
         near = not exact and abs(yours - ours) < 1e-5 + 1e-4 * abs(ours)
         close = yours == ours or near
         same = close or (yours != yours and ours != ours)  # nan
-        return None if same else f"{place}yours {yours:.6g}, ours {ours:.6g}"
+        form = "" if isinstance(ours, bool) else ".6g"  # True, not 1
+        return None if same else f"{place}yours {yours:{form}}, ours {ours:{form}}"
     if kind != right:
         none = ". Is a `return` missing?" if yours is None else ""
         return f"{place}yours is a {kind}, ours a {right}{none}"
@@ -190,7 +191,7 @@ def equal(one, other):  # two results of ask()
             and not any(differ(a, b) for (_, a), (_, b) in pairs))
 
 def explain(exercise, theirs, module, path):  # -> lines; none if all is right
-    """As a teacher would: what was asked, the first difference, the usual mistake."""
+    """As a teacher would: what was asked, the first difference, the common mistake."""
     node, lines = find(our_text(exercise), exercise), []
     ours = ask(exercise, build(node, module, "<ours>"), module)
     if equal(theirs, ours):
@@ -208,7 +209,7 @@ def explain(exercise, theirs, module, path):  # -> lines; none if all is right
         lines = [f"  asked: {asked}", *say_error(theirs[1], path)]
     for why, variant in variants(exercise, module):
         if equal(theirs, ask(exercise, variant, module)):
-            return [*lines, f"  A usual mistake: {why}."]
+            return [*lines, f"  A common mistake: {why}."]
     return lines
 
 def say_error(error, path):  # -> lines: their line and the error, none of our frames
@@ -288,7 +289,7 @@ def check(exercise, progress):
         print(f"        Compare with ours: {ME} solution {name}")
         if exercise.run:
             print(f"        Train the model with it: {ME} run {name}")
-        print(f"Next: {next_step(progress)}")
+        print(f"Next: {next_step(progress, name)}")
         return 0
     if done.returncode != 3 and "Timeout (" in errors:
         script = re.escape(exercise.script)
@@ -298,8 +299,8 @@ def check(exercise, progress):
             print(f"  It was in your line {line[1]}.")
     elif done.returncode != 3:
         print(f"  Python ended with code {done.returncode}. " + errors[-300:])
-    print(f"Next: edit {path}, then: {ME} check")
-    print(f"      Stuck? {ME} hint")
+    print(f"Next: edit {path}, then: {type_in('check', exercise, progress)}")
+    print(f"      Stuck? {type_in('hint', exercise, progress)}")
     return 1
 
 # ======================================================= 6. List, start, hint, solution
@@ -328,9 +329,15 @@ def keep(path):  # -> a free numbered name, under which the file now is
 def count(progress):
     return f"{len(progress['done'])} of {len(EXERCISES)} done."
 
-def next_step(progress):
-    left = [name for name in EXERCISES if name not in progress["done"]]
+def next_step(progress, last=None):  # the first that is not done after `last`
+    names, last = list(EXERCISES), last or progress["started"]
+    after = names.index(last) + 1 if last in names else 0
+    left = [n for n in names[after:] + names[:after] if n not in progress["done"]]
     return f"{ME} start {left[0]}" if left else f"all are done. {ME} run"
+
+def type_in(command, exercise, progress):  # named unless it was started last
+    named = f" {exercise.name}" * (exercise.name != progress["started"])
+    return f"{ME} {command}{named}"
 
 def lesson_of(exercise):  # -> path
     found = (ROOT / "lessons").glob(f"{exercise.lesson:02}_*.md")
@@ -346,7 +353,7 @@ def show_list(progress):
             print(f"\n  Lesson {lesson_of(exercise).stem.replace('_', ' ')}")
         mark = "x" if name in progress["done"] else ">" if name == started else " "
         print(f"  [{mark}] {name:20} {exercise.goal}{'' if exercise.run else ' *'}")
-    print("\n  [x] done  [>] started  * `run` does without it")
+    print("\n  [x] done  [>] started  * `run` cannot use it")
     print(f"\n{count(progress)}")
     going = started in EXERCISES and started not in progress["done"]
     print(f"Next: {f'{ME} check {started}' if going else next_step(progress)}")
@@ -383,8 +390,10 @@ def hint(exercise, progress):
     wrap = textwrap.TextWrapper(84, subsequent_indent=" " * 9, break_on_hyphens=False)
     for number, text in enumerate(hints[:n], start=1):
         print(wrap.fill(f"[hint {number}] {text}"))
-    more = f"{len(hints) - n} more: {ME} hint" if n < len(hints) else f"{ME} solution"
-    print(f"Next: {ME} check\n      Stuck? {more}")
+    command = "hint" if n < len(hints) else "solution"
+    more = f"{len(hints) - n} more: " * (n < len(hints))
+    print(f"Next: {type_in('check', exercise, progress)}")
+    print(f"      Stuck? {more}{type_in(command, exercise, progress)}")
 
 def solution(exercise, progress):
     unread = len(exercise.hints) - progress["hints"].get(exercise.name, 0)
@@ -393,7 +402,9 @@ def solution(exercise, progress):
     text, path = our_text(exercise), bpe.shown(our_path(exercise.script))
     print(f"[read] {path}, from line {find(text, exercise).lineno} on:\n")
     print(textwrap.indent(textwrap.dedent(source_of(text, exercise)), "    "))
-    print(f"Next: {next_step(progress)}")
+    done = exercise.name in progress["done"]
+    again = type_in("check", exercise, progress)
+    print(f"Next: {next_step(progress, exercise.name) if done else again}")
 
 # ============================================================================== 7. Main
 def run(exercise, progress):

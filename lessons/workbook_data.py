@@ -2,7 +2,7 @@
 
 An exercise names a function of a script, or one statement in it ("function: variable").
 Below that, a generator asks the function `f` for answers; `m` is the script as a
-module. A usual mistake is (find, replace, why): the text `find`, replaced in our
+module. A common mistake is (find, replace, why): the text `find`, replaced in our
 function, makes that mistake. So a learner whose answers equal the answers of that
 variant has made it. Our function is first written by ast.unparse(): no comments,
 'single quotes', each statement on one line. Where `find` is "", `replace` is the body.
@@ -202,14 +202,14 @@ def to_bytes(f, m):
     "02_prepare.py", "choose", 3, "drop duplicates, then hold out stories",
     ["Make a mask `keep` that is True at the first of equal fingerprints:"
      " np.unique(fingerprints, return_index=True) gives their indices.",
-     "If valid is all False, choose: hold out max(1, round(valid_share * kept stories))"
-     " of them, those with the smallest fingerprints.",
+     "If valid is all False, hold out max(1, round(valid_share * kept stories)) of the"
+     " stories you keep: those with the smallest fingerprints.",
      "np.sort(fingerprints[keep])[count - 1] is the largest of these. Return two masks:"
      " keep & ~valid and keep & valid."],
     [("keep & ~valid, keep & valid", "~valid, valid",
       "duplicates are not dropped, so a held-out story may occur twice"),
      ("valid_share * keep.sum()", "valid_share * len(fingerprints)",
-      "the share counts duplicates, too; take it of the stories you keep"),
+      "duplicates count, too; valid_share is a fraction of the stories you keep"),
      ("valid = fingerprints <= np.sort(fingerprints[keep])[count - 1]",
       "valid = np.arange(len(keep)) >= len(keep) - count",
       "you hold out the last stories; files are often sorted, so the end is special"),
@@ -484,8 +484,8 @@ def get_batch(f, m):
      " steps - 1. In step s the rate is max_lr * (s + 1) / rising.",
      "After the warmup the rate falls; the docstring says in which shape and how far."
      " Its examples are exact: work one of them out by hand.",
-     "A straight line from max_lr at step `rising` to 0 at step `steps`, which is no"
-     " longer taken: max_lr * (steps - step) / (steps - rising)."],
+     "A straight line from max_lr at step `rising` to 0 at step `steps`, which is never"
+     " taken: max_lr * (steps - step) / (steps - rising)."],
     [("step < rising", "False", "no warmup: the rate should rise in the first steps"),
      ("(step + 1) / rising", "step / rising",
       "the first step has the rate 0, so it is wasted: count from step + 1"),
@@ -496,7 +496,7 @@ def get_batch(f, m):
 def get_lr(f, m):
     for step in (0, 9, 10, 30, 54, 99):
         yield f"get_lr({step}, 100, 1.0, 0.1)", f(step, 100, 1.0, 0.1)
-    yield "get_lr(0, 1, 0.5, 0.05): a single step", f(0, 2, 0.5, 0.05)
+    yield "get_lr(0, 1, 0.5, 0.05): a single step", f(0, 1, 0.5, 0.05)
     yield "get_lr(1, 2, 0.5, 0.9)", f(1, 2, 0.5, 0.9)
 
 @exercise(
@@ -544,7 +544,19 @@ torch.optim.AdamW = AdamWByHand
      "Both begin at 0; divide by 1 - beta1**step and 1 - beta2**step to correct that.",
      "weight -= lr * m_hat / (v_hat.sqrt() + eps). Before that, on its own, the decay:"
      " weight *= 1 - lr * weight_decay."],
-    [("m / (1 - beta1 ** step)", "m", "m is not corrected for its start at 0"),
+    [("", "m = beta1 * m + (1 - beta1) * gradient\n"
+      "v = beta2 * v + (1 - beta2) * gradient ** 2\n"
+      "weight *= 1 - lr * weight_decay\nv_hat = v / (1 - beta2 ** step)\n"
+      "weight -= lr * m / (1 - beta1 ** step) / (v_hat.sqrt() + eps)",
+      "`m = ...` makes a new tensor; `m += ...` changes the caller's, and so for v"),
+     ("weight *= 1 - lr * weight_decay", "pass", "the weight does not decay"),
+     ("", "m += (1 - beta1) * (gradient - m)\n"
+      "v += (1 - beta2) * (gradient * gradient - v)\n"
+      "v_hat = v / (1 - beta2 ** step)\n"
+      "weight -= lr * m / (1 - beta1 ** step) / (v_hat.sqrt() + eps)\n"
+      "weight *= 1 - lr * weight_decay",
+      "the decay comes last; the old weight decays, before the step is taken"),
+     ("m / (1 - beta1 ** step)", "m", "m is not corrected for its start at 0"),
      ("v / (1 - beta2 ** step)", "v", "v is not corrected for its start at 0"),
      ("weight *= 1 - lr * weight_decay", "gradient = gradient + weight_decay * weight",
       "the decay is part of the gradient: that is Adam with L2, not AdamW"),
@@ -637,8 +649,8 @@ def sliding_windows(f, m):
 @exercise(
     "05_eval.py", "summary: tokens, per_byte", 7, "bits per byte of a whole file",
     ["tokens: how many are scored; <BOS> is not (ids != BOS).",
-     "per_byte: bits (S,) and n_bytes (S,) have an entry per story. Bits per byte of"
-     " the file is all bits by all bytes.",
+     "per_byte: bits (S,) and n_bytes (S,) have an entry per story. For the whole file,"
+     " divide the sum of all bits by the sum of all bytes.",
      "tokens, per_byte = int((ids != BOS).sum()), float(bits.sum() / ...)"],
     [("bits.sum() / n_bytes.sum()", "(bits / n_bytes).mean()",
       "the mean over stories; a short story would count as much as a long one"),
@@ -659,7 +671,8 @@ def summary(f, m):
      "ngram_keys(ids, n) turns each n-gram into one number. np.unique(keys,"
      " return_counts=True) counts them.",
      "train may be larger than memory: read CHUNK tokens at a time, and n - 1 more, or"
-     " the n-grams across the border are lost. np.searchsorted finds keys in keys."],
+     " the n-grams across the border are lost. np.searchsorted(wanted, keys) says where"
+     " each key is in the sorted array `wanted`."],
     [("CHUNK + n - 1]", "CHUNK]", "n-grams across the border of two chunks are lost"),
      ("+= often[known]", "+= 1", "an n-gram counts once per chunk, not as often as it"
       " occurs"),
@@ -679,7 +692,8 @@ def count_ngrams(f, m):
     ["The middle is not right / count: it is pulled toward 1/2, as if z * z more had"
      " been tried and half of them were right.",
      "middle = (right + z * z / 2) / (count + z * z), with z = 1.96 for 95%.",
-     "half = z * sqrt(right * (count - right) / count + z * z / 4) / (count + z * z)."],
+     "half = z * sqrt(right * (count - right) / count + z * z / 4) / (count + z * z)."
+     " Return (middle - half, middle + half)."],
     [("", "p, z = right / count, 1.96\n"
       "half = z * math.sqrt(p * (1 - p) / count)\nreturn p - half, p + half",
       "the normal approximation; at 0 of 10 its interval would have no width"),
@@ -795,10 +809,10 @@ def penalize_repetition(f, m):
 
 @exercise(
     "03_model.py", "KVCache.append", 8, "keep the keys and values of earlier tokens",
-    ["In the first call make space for block_size positions:"
-     " k.new_empty(2, B, H, self.block_size, D).",
-     "Write the new keys and values behind the self.length ones that are there, and"
-     " raise self.length by their number, k.shape[2].",
+    ["In the first call (self.length is 0) make a buffer for block_size positions:"
+     " self.buffer = k.new_empty(2, B, H, self.block_size, D).",
+     "Write the new keys and values after the first self.length positions, and raise"
+     " self.length by their number, k.shape[2].",
      "Return all so far: self.buffer[0, :, :, :self.length], and [1, ...] for values."],
     [("return ", "return k, v\n    return ", "only the new keys and values come back;"
       " attention needs all so far"),

@@ -537,7 +537,7 @@ def test_a_finished_model_is_fine_tuned_on_another_text(trained):
     trained.edit("02_prepare.py", TEXT="cats.txt")
     assert trained.run("02_prepare.py").returncode == 0
     trained.edit("04_train.py", START_FROM="artifacts/nothing/best.pt")
-    trained.refuses("04_train.py", "artifacts/nothing/best.pt")
+    trained.refuses("04_train.py", "artifacts/nothing/best.pt", "Edit START_FROM")
     trained.edit("04_train.py", START_FROM=f"{base}/best.pt")
     done = trained.run("04_train.py")
     assert done.returncode == 0, done.stderr
@@ -671,7 +671,7 @@ def test_a_text_shorter_than_the_context_is_refused(ready):
         content["config"]["block_size"] = context
         content["weights"]["wpe.weight"] = torch.zeros(context, 32)
         torch.save(content, path)
-        ready.refuses("04_train.py", *words, f"take {context + 1:,} tokens", "smaller SIZE")
+        ready.refuses("04_train.py", *words, f"takes {context + 1:,}.", "smaller SIZE")
 
 
 def test_two_runs_in_one_folder_are_not_allowed(ready):

@@ -858,6 +858,8 @@ def test_what_does_not_belong_together_is_refused(ev, bpe, gpt, tmp_path):
         valid = (second / "valid.bin").read_bytes()
         (second / "valid.bin").write_bytes(valid[:-200])
         refused(ev, "valid.bin is damaged", "python 02_prepare.py")
+        (second / "valid.bin").unlink()
+        refused(ev, "valid.bin is missing", "python 02_prepare.py")
         (second / "valid.bin").write_bytes(valid)
         other = json.dumps(meta | {"tokenizer": "another"})
         (second / "meta.json").write_text(other)

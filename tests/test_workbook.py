@@ -104,7 +104,7 @@ def test_every_usual_mistake_is_recognized_and_no_two_are_mixed_up(name, book):
     for why, variant in workbook.variants(exercise, module):  # it names a stale text
         theirs = workbook.ask(exercise, variant, module)
         lines = workbook.explain(exercise, theirs, module, book / "missing.py")
-        assert lines[-1:] == [f"  A usual mistake: {why}."], (why, lines)
+        assert lines[-1:] == [f"  A common mistake: {why}."], (why, lines)
 
 
 @EACH
@@ -122,6 +122,12 @@ def test_the_exercises_cover_all_six_scripts_in_the_order_of_the_lessons():
     assert {e.script for e in EXERCISES.values()} == {*running.EDITS, "by_hand.py"}
     lessons = [exercise.lesson for exercise in EXERCISES.values()]
     assert lessons == sorted(lessons)
+
+
+def test_the_exercises_that_lessons_name_exist():
+    texts = [path.read_text("utf-8") for path in (ROOT / "lessons").rglob("*.md")]
+    named = re.findall(r"workbook\.py start (\w+)", "".join(texts))
+    assert len(named) >= 4 and set(named) <= set(EXERCISES)
 
 
 @EACH
@@ -206,8 +212,8 @@ def test_adamw_by_hand_is_torchs():
      " torch.float64"),
     (torch.tensor([[1.0, 2.0], [3.0, 4.5]]), torch.tensor([[1.0, 2.0], [3.0, 4.0]]),
      "at [1, 1]: yours 4.5, ours 4; the shape (2, 2) is right"),
-    (np.array([True]), np.array([False]), "at [0]: yours 1, ours 0; the shape (1,) is"
-     " right"),
+    (np.array([True]), np.array([False]), "at [0]: yours True, ours False; the shape"
+     " (1,) is right"),
     ([torch.ones(2)], [torch.zeros(2)], "at [0][0]: yours 1, ours 0; the shape (2,) is"
      " right"),
 ])  # fmt: skip
@@ -239,7 +245,7 @@ def test_divided_by_d_is_named(command):
     lines = say(EXERCISES["attention"], body, command)
     assert lines[0] == "  asked: attention weights for T = 3, S = 3"
     assert "first difference at [0, 0, 1, 0]: yours 0." in lines[1]
-    assert lines[-1] == "  A usual mistake: divided by D, not by its square root."
+    assert lines[-1] == "  A common mistake: divided by D, not by its square root."
 
 
 def test_unshifted_targets_are_named(command):
@@ -252,7 +258,7 @@ def test_unshifted_targets_are_named(command):
     """
     lines = say(EXERCISES["get_batch"], body, command)
     assert "the targets of get_batch" in lines[0]
-    assert lines[-1].startswith("  A usual mistake: targets not shifted")
+    assert lines[-1].startswith("  A common mistake: targets not shifted")
 
 
 def test_an_error_in_their_function_shows_their_line_and_none_of_ours(command):
@@ -425,6 +431,28 @@ def test_hints_come_one_by_one_and_the_third_names_the_solution(command, capsys)
         said = capsys.readouterr().out
         assert [n for n in (1, 2, 3) if f"[hint {n}]" in said] == [1, 2, 3][:number]
     assert said.endswith("Stuck? python lessons/workbook.py solution\n")
+
+
+def test_what_is_next_comes_after_the_exercise_that_was_started(command, capsys):
+    command("start", "attention")
+    workbook.save({"started": "attention", "done": ["attention"], "hints": {}})
+    capsys.readouterr()
+    command("list")
+    assert capsys.readouterr().out.endswith("start split_heads\n")
+    last = [*EXERCISES][-1]
+    workbook.save({"started": last, "done": [last], "hints": {}})
+    command("list")
+    assert capsys.readouterr().out.endswith("start merge\n")
+
+
+def test_commands_name_the_exercise_unless_it_was_started_last(command, capsys):
+    command("start", "merge")
+    command("start", "frame")
+    capsys.readouterr()
+    command("hint", "merge")
+    said = capsys.readouterr().out
+    assert "Next: python lessons/workbook.py check merge\n" in said
+    assert said.endswith("Stuck? 2 more: python lessons/workbook.py hint merge\n")
 
 
 def test_the_solution_is_ours_as_it_is_written_in_the_script(command, capsys):
@@ -662,7 +690,7 @@ def test_check_passes_ours_and_notes_it(course, monkeypatch):
 def test_check_names_a_mistake_and_shows_what_they_print(course, monkeypatch):
     body = workbook_body("merge").replace("i += 2", "i += 1; print('hello', i)")
     code, said, _ = run_check(course, body, monkeypatch)
-    assert code == 1 and "A usual mistake: after a merge, i moves on by 1" in said
+    assert code == 1 and "A common mistake: after a merge, i moves on by 1" in said
     assert "hello 1" in said
 
 
