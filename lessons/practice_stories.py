@@ -2033,8 +2033,8 @@ def alternative(story, start, at, words, slot, draws):
     return other[start - at :], words, "pronoun" if column in PRONOUNS["he"] else kind
 
 
-def check(story):
-    """Return None if the grammar could have told exactly this story, else a Mistake.
+def check(story, plots=PLOTS):
+    """Return None if the plots could have told exactly this story, else a Mistake.
 
     It is the first mistake: no story of the grammar begins like this one and continues
     with found, the words at offset (fraction is offset / len(story)). Every string in
@@ -2042,7 +2042,7 @@ def check(story):
     "pronoun", "wording", "an end too early", or "text after the end".
     """
     misses = []
-    for plot in PLOTS.values():
+    for plot in plots.values():
         draws, beats = parse(plot)
         if any(True for _ in readings(story, 0, beats, draws, {}, misses)):
             return None
@@ -2107,6 +2107,111 @@ def limit():
         nats += told / len(PLOTS)
     size = fmean(len(story) for story in stories(20_000))
     return Limit(nats, size, nats / math.log(2) / size)
+
+
+# ======================================================================================
+# SCENES: stories about what a picture shows, for lessons/quests/picture.py
+# ======================================================================================
+#
+# These plots are no part of the practice text, and no practice story changes with them.
+# Their words come from the tables and plots above, so that a model of the practice text
+# knows them. Every story names an animal, a color, a toy, a place, and the weather.
+
+TABLES["SCENE ANIMALS"] = [row for row in TABLES["ANIMALS"] if "name" not in row]
+TABLES["WEATHER"] = table(
+    """
+    sun | The sun was out. | in the sun
+    rain | The rain came down. | in the rain
+    snow | There was snow in the air. | in the snow
+    clouds | The wind blew the clouds along. | under the clouds
+    """,
+    "sky", "where",
+)  # fmt: skip
+TABLES["SCENE PLACES"] = [
+    row
+    for row in TABLES["PLACES"]
+    if row[""].split()[-1] in {"beach", "farm", "garden", "hill", "lake", "orchard"}
+]
+
+SCENE = """
+hero: SCENE ANIMALS
+color: COLORS
+toy: ball / kite / toy boat / toy car / drum / pinwheel / spinning top / toy train
+place: SCENE PLACES
+weather: WEATHER
+"""
+SCENE_PLOTS = {}
+
+SCENE_PLOTS["the toy that was found"] = SCENE + """
+= {When}, {hero} went {place.to}. {weather.sky}
+| {weather.sky} {Hero} went {place.to}, all alone.
+| Once upon a time, {hero.intro} went {place.to}. {weather.sky}
+= There {he} found {a color} {toy}.
+| Something lay on the ground. It was {a color} {toy}!
+| "What is this?" said {hero}. It was {a color} {toy}.
+
+= {He} asked everyone, but nobody had lost {a toy}.
+| {Hero} waited for a long time, but nobody came to get it.
+| "Who lost this {toy}?" {he} asked. Nobody knew.
+= So {hero} played {weather.where} until it was dark.
+| So {he} played with the {color} {toy} {weather.where}.
+| So {hero} and the {toy} had a fine day {weather.where}.
+
+= That night, the {color} {toy} slept in the {hero.home}, right next to {hero}.
+| Then {hero} took the {color} {toy} home to the {hero.home}. What a day!
+| From that day on, {hero} took the {color} {toy} everywhere.
+"""
+
+SCENE_PLOTS["the toy for everyone"] = SCENE + """
+= {Hero} had {a color} {toy}. {When}, {he} took it {place.to}.
+| {When}, {hero} took {a color} {toy} {place.to}.
+| Once upon a time, there was {hero.intro} with {a color} {toy}. {When}, {he} played
+  with it {place}.
+= {weather.sky} "I like the {weather}," said {hero}.
+| {weather.sky} But {hero} was not afraid of the {weather}.
+| {weather.sky} {Hero} did not even see the {weather}.
+
+= Soon all the animals came to look at the {color} {toy}. "May we play too?" they asked.
+| "What a fine {toy}!" said a small bird. "May I play with it too?"
+| A little ant wanted to play too, but it was too small for the {toy}.
+= "No, it is mine!" said {hero}. But it was no fun to play alone {weather.where}.
+| {Hero} thought about it {weather.where}. "It is my only one," {he} said.
+| First {hero} shook {his} head. Then {he} felt bad, and stood there {weather.where}.
+
+= So {hero} shared the {color} {toy}, and everyone had a turn.
+| In the end, {hero} let everyone play with the {color} {toy}. {He} had never had so
+  many friends.
+| "Come here," said {hero}. And they all played with the {color} {toy} until supper.
+"""
+
+SCENE_PLOTS["the toy that was gone"] = SCENE + """
+= {When}, {hero} lost {a color} {toy} {place}. {weather.sky}
+| {weather.sky} {Hero} was sad, because {a color} {toy} was lost {place}.
+| Once upon a time, {hero.intro} lost {a color} {toy} {place}. {weather.sky}
+= {He} looked for it {weather.where} until {his} feet hurt.
+| "Where is my {toy}?" said {hero}, and ran around {weather.where}.
+| {Hero} sat down {weather.where} and cried a little.
+
+= Then {he} saw something {color} behind a big stone.
+| All at once, there was something {color} in front of {him}.
+| "Look over there," said a small bird. Something {color} was under a leaf.
+= It was the {toy}! "There you are," said {hero}.
+| And what was it? It was the {toy}!
+| It was the {toy}, and it was as good as new.
+
+= {Hero} danced all the way home with the {color} {toy}.
+| {Hero} took the {color} {toy} home to the {hero.home} and never lost it again.
+| That night, {hero} told the {color} {toy} a story, and they both slept well.
+"""
+
+
+def tell_scene(rng):
+    """Return a scene, {"animal": "fox", "color": "red", ...}, and a story about it."""
+    draws, beats = parse(pick(rng, list(SCENE_PLOTS.values())))
+    slots = draw_slots(rng, draws)
+    scene = {name: slots[name] for name in ("color", "toy", "weather")}
+    scene |= {"animal": slots["kind"], "place": slots["place"].split()[-1]}
+    return scene, "".join(fill(pick(rng, beat), slots) for beat in beats)
 
 
 # ======================================================================================
