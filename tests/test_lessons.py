@@ -258,7 +258,7 @@ def constants(text, path):
 
 def refused(name, expression, scripts):
     """Complaints about an edit that a script's own checks refuse."""
-    if name == "DEVICE":  # what a learner's machine has, ours need not have
+    if name in ("DEVICE", "START_FROM"):  # a learner's machine has what ours has not
         return []
     try:
         value = ast.literal_eval(expression)
