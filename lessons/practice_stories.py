@@ -2209,8 +2209,9 @@ def tell_scene(rng):
     """Return a scene, {"animal": "fox", "color": "red", ...}, and a story about it."""
     draws, beats = parse(pick(rng, list(SCENE_PLOTS.values())))
     slots = draw_slots(rng, draws)
-    scene = {name: slots[name] for name in ("color", "toy", "weather")}
-    scene |= {"animal": slots["kind"], "place": slots["place"].split()[-1]}
+    place = slots["place"].split()[-1]  # "at the beach" -> "beach"
+    scene = {"animal": slots["kind"], "color": slots["color"], "toy": slots["toy"]}
+    scene |= {"place": place, "weather": slots["weather"]}
     return scene, "".join(fill(pick(rng, beat), slots) for beat in beats)
 
 
