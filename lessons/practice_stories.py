@@ -42,7 +42,7 @@ import os
 import random
 import re
 import sys
-from collections import namedtuple
+from collections import Counter, namedtuple
 from functools import lru_cache
 from os.path import commonprefix
 from pathlib import Path
@@ -2213,6 +2213,113 @@ def tell_scene(rng):
     scene = {"animal": slots["kind"], "color": slots["color"], "toy": slots["toy"]}
     scene |= {"place": place, "weather": slots["weather"]}
     return scene, "".join(fill(pick(rng, beat), slots) for beat in beats)
+
+
+# ======================================================================================
+# REQUESTS: three words, a hero and an ending, and which of them a story keeps
+# ======================================================================================
+#
+# TinyStories-Instruct (arXiv 2305.07759) puts a request before each story: words in it,
+# features such as a bad ending. So does pairs(), for lessons/quests/instruct.py. The
+# other functions say what any story keeps of a request, even a story with mistakes.
+
+Pair = namedtuple("Pair", "words hero ending story")
+
+# What was lost stays lost: the summer's fun, the fruit, the food, the plant.
+SAD = {
+    "the warning", "too many sweet things", "the two who quarreled", "the thirsty plant"
+}  # fmt: skip
+# These say little about a story, or are what requests are made of (the last lines).
+FUNCTION_WORDS = """
+about after ahead all almost always and another any anybody anything are around asked
+away back behind being best better between big both but came can could day did down else
+even every everyone everything everywhere far few first five for found from good had has
+have heard her him his inside into its just knew let like liked little long look looked
+lot loved make more morning must never next nobody not off often old once one other
+others out outside over own please put ran right said sat saw see she small some
+something still sure than that the them there they things thought three through time
+told tomorrow too took two under until very wanted was well went were what when while
+who whole with without yes you your
+badending end ending ends features happily happy hero sad sadly story tell use word
+words write
+""".split()
+WHOLE_WORD = re.compile(r"(?<![\w'-])[a-z]{3,}(?:-[a-z]+)*(?![\w'-])")
+
+
+def things(draws):
+    """Return the slots whose words can be asked for: kite, "was very shy", no names."""
+    return {slot for slot in draws if slot == "who" or slot not in CHARACTERS | PHRASES}
+
+
+@lru_cache(maxsize=None)
+def word_plots():
+    """Return two dicts {word: plots}: which plots can say it, and which draw it."""
+    said, drawn = {}, {}
+
+    def add(found, texts):
+        for word in WHOLE_WORD.findall(SLOT.sub("_", "\n".join(texts))):
+            found.setdefault(word, set()).add(plot)
+
+    for plot in PLOTS:
+        draws, beats = parse(PLOTS[plot])
+        add(said, sum(beats, []))
+        for slot, (rows, _) in draws.items():
+            texts = [text for row in rows for text in row.values()]
+            add(said, texts)
+            if slot in things(draws):
+                add(drawn, texts)
+    return said, {w: drawn[w] for w in drawn if w not in FUNCTION_WORDS}
+
+
+def known_words(text):
+    """Return the words of a text that can be asked for, each once, in its order."""
+    _, drawn = word_plots()
+    return [word for word in dict.fromkeys(WHOLE_WORD.findall(text)) if word in drawn]
+
+
+def hero_of(text):
+    """Return the hero whom a story or a request names first, "Lily", or None."""
+    rows = [row for rows in TABLES.values() for row in rows if "call" in row]
+    heroes = {row["call"]: row[""] for row in rows}
+    # "A little mouse named Pip" is about Pip, but "a little mouse" is a hero, too.
+    found = re.search(rf"\b({'|'.join(heroes)})\b(?! named| called)", text)
+    return heroes[found[1]] if found else None
+
+
+def ending_of(story):
+    """Return "sad" or "happy", by the plot that the words of a story point to, or None.
+
+    Each word has one vote, divided among the plots that can say it.
+    """
+    said, _ = word_plots()
+    votes = Counter()
+    for word in dict.fromkeys(WHOLE_WORD.findall(story)):
+        for plot in said.get(word, ()):
+            votes[plot] += 1 / len(said[word])
+    if votes:
+        return "sad" if max(PLOTS, key=lambda plot: votes[plot]) in SAD else "happy"
+
+
+def pairs(count, seed=1, sad=0.5):
+    """Yield `count` pairs of a request and a story that keeps it.
+
+    The three words are among those that were drawn for the story; sad is the fraction
+    of sad endings.
+    """
+    rng = random.Random(seed)
+    plots = {"sad": sorted(SAD), "happy": [plot for plot in PLOTS if plot not in SAD]}
+    while count > 0:
+        ending = "sad" if rng.random() < sad else "happy"
+        draws, beats = parse(PLOTS[pick(rng, plots[ending])])
+        slots = draw_slots(rng, draws)  # from here on like tell()
+        story = "".join(fill(pick(rng, beat), slots) for beat in beats)
+        chosen = [slots[slot] for slot in slots if slot.split(".")[0] in things(draws)]
+        known, there = known_words(" ".join(chosen)), WHOLE_WORD.findall(story)
+        known = [word for word in known if word in there]  # a wording can leave one out
+        if len(known) >= 3:
+            words = [known.pop(int(rng.random() * len(known))) for _ in range(3)]
+            yield Pair(words, slots["hero"], ending, story)
+            count -= 1
 
 
 # ======================================================================================

@@ -1,0 +1,350 @@
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["torch==2.13.0", "numpy", "regex", "tqdm"]
+# ///
+"""Side quest: ask for a story. Fine-tune your model so that it does what you request.
+
+READS   artifacts/04_train/best.pt, artifacts/02_prepare/, artifacts/01_bpe/, and
+        lessons/practice_stories.py, which makes and checks pairs of request and story
+WRITES  artifacts/instruct/: model.pt, the fine-tuned model, in the format of best.pt;
+        last.pt, the full training state
+RUN     python lessons/quests/instruct.py   fine-tune, then measure
+        python lessons/quests/instruct.py "a story with ice and sleigh, sad ending"
+TAKES   4 minutes, a story 3 seconds (2 cores of an Intel Xeon, torch 2.13, 2026-11-26)
+LESSON  lessons/quests/instruct.md
+"""
+# =========================================================================== 1. Imports
+import copy
+import importlib
+import random
+import re
+import signal
+import sys
+import textwrap
+import zlib
+from collections import namedtuple
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path[:0] = [str(ROOT)]
+# `import 01_bpe` is a syntax error (a name cannot start with a digit), hence:
+bpe = importlib.import_module("01_bpe")
+train = importlib.import_module("04_train")
+gpt = importlib.import_module("03_model")
+evaluation = importlib.import_module("05_eval")
+sample = importlib.import_module("06_sample")
+
+import numpy as np  # noqa: E402  01 and 03 have said so if a package is missing
+import torch  # noqa: E402
+from tqdm import tqdm  # noqa: E402
+
+# ============================================================= 2. Constants: edit these
+STEPS = 2400  # weight updates; half as many: half the time, more words are missed
+PAIRS = 7  # rows of a batch that are a request and its story, and ...
+PLAIN = 1  # ... rows of train.bin; 0: it gets worse at stories that nobody asked for
+CUT = 3  # 2 of 3 batches hold CUT times as many rows, but only their first 1/CUT; see
+#          get_batch(); 1: all rows whole, and far fewer wishes are kept
+MAX_LR = 2e-3  # highest learning rate; pretraining had 6e-3
+REQUESTS = 200  # in the evaluation; more: narrower intervals, but more time
+SEED = 1  # of pairs and samples; another seed: other requests, other stories
+
+ME = "lessons/quests/instruct.py"
+FORMAT = "instruct/1"  # changes when the content of the checkpoints changes
+OUT = ROOT / "artifacts" / "instruct"
+DATA, CPU = evaluation.DATA, torch.device("cpu")
+TRY = f'python {ME} "a story about Lily with ice, cold and sleigh, sad ending"'
+RESTART = f"mv artifacts/instruct artifacts/instruct.old && python {ME}"
+SAVE_EVERY = 200  # steps between two saves of the training state
+PHRASINGS = [  # the second is like those of TinyStories-Instruct
+    "a story{about} with {words}, {ending} ending",
+    "Words: {commas}\nFeatures: BadEnding\nStory{about}:",
+    "Write a story{about}. Use the words {words}. It has a {ending} ending.",
+    "Tell me a {ending} story{about}: {commas}",
+]
+
+# ============================================================= 3. Glossary of this file
+# B, T      rows of a batch, PAIRS + PLAIN (8); positions of a row, block_size (256)
+# request   what a user asks for: three words, an ending, and perhaps a hero: the wishes
+# answer    the story that the model generates after it; pair: a request and a right one
+
+Request = namedtuple("Request", "words hero ending")
+
+# ============================ 4. The idea: train on the answer, and not on the request
+# A pretrained model continues a text. So to make it answer requests, train it further
+# on requests and their answers: supervised fine-tuning (SFT, arXiv 2203.02155). It is
+# to learn to answer, not to ask, so the targets inside the request are masked.
+
+def masked_loss(losses, targets):  # T losses in nats, T targets -> their mean
+    """Two tokens of a request, then an answer of two tokens: (0.5 + 0.1) / 2.
+
+    >>> masked_loss([7.0, 9.0, 0.5, 0.1], [gpt.IGNORE, gpt.IGNORE, 41, 42])
+    0.3
+    >>> masked_loss([7.0, 9.0], [gpt.IGNORE, gpt.IGNORE])  # nothing left: not 0 / 0
+    0.0
+    """
+    counted = [loss for loss, i in zip(losses, targets) if i != gpt.IGNORE]
+    return sum(counted) / max(1, len(counted))
+
+# ====================================================== 5. From requests to tokens
+
+def write_request(request, phrasing):  # Request, one of PHRASINGS -> str
+    """
+    >>> write_request(Request(["ice", "cold", "sleigh"], "Lily", "sad"), PHRASINGS[0])
+    'a story about Lily with ice, cold and sleigh, sad ending'
+    """
+    if request.ending == "happy":  # TinyStories-Instruct names only bad endings
+        phrasing = phrasing.replace("\nFeatures: BadEnding", "")
+    commas = ", ".join(request.words)
+    words = " and ".join(commas.rsplit(", ", 1))
+    about = f" about {request.hero}" if request.hero else ""
+    fields = {"commas": commas, "words": words, "about": about}
+    return phrasing.format(**fields, ending=request.ending)
+
+def prompt_of(tokenizer, text):  # -> list of ids
+    """<BOS> request <BOS>. The second <BOS> says, as "assistant:" does in the chat
+    template of a large model: the request ends, now answer.
+    """
+    return [bpe.BOS, *tokenizer.encode(text), bpe.BOS]
+
+def pair_row(prompt, story, T):  # ids, ids -> (T,) inputs, (T,) targets; or None
+    """Targets are the next tokens, but IGNORE inside the request and after <EOS>. None
+    if the pair does not fit: the model is to learn where stories end.
+    """
+    ids = [*prompt, *story, bpe.EOS]
+    if len(ids) > T + 1:
+        return None
+    row = torch.tensor(ids + [bpe.PAD] * (T + 1 - len(ids)))  # (T + 1,)
+    x, y = row[:-1], row[1:].clone()
+    # SUBTLE: y[i] is the token after x[i], so the second <BOS> is y[len(prompt) - 2].
+    y[: len(prompt) - 1] = gpt.IGNORE
+    y[len(ids) - 1 :] = gpt.IGNORE
+    return x, y
+
+def is_held_out(words):  # -> bool
+    """Are these words, in any order, only for the evaluation? By a hash, one in ten."""
+    return zlib.crc32(" ".join(sorted(words)).encode()) % 10 == 0
+
+def requests(grammar, seed, held_out, count=10**9):  # -> (Request, its text, a story)
+    """Yields `count`; half name a hero. held_out: which combinations of words."""
+    rng = random.Random(seed)
+    for words, hero, ending, story in grammar.pairs(10**9, seed):
+        if is_held_out(words) == held_out:
+            request = Request(words, grammar.pick(rng, [hero, None]), ending)
+            yield request, write_request(request, grammar.pick(rng, PHRASINGS)), story
+            if (count := count - 1) == 0:
+                break
+
+# ============================================================= 6. Batches, and training
+
+def get_batch(grammar, tokenizer, tokens, n):  # -> (B, T) inputs, (B, T) targets
+    """PAIRS new pairs and PLAIN rows of train.bin. Batch n depends on n and SEED alone,
+    so a run can resume anywhere. Each pair has targets, so the loss is never 0 / 0.
+    """
+    # The first sentences of a story show whether the request was understood: there the
+    # plot is chosen. So most batches are beginnings; whole ones keep the rest intact.
+    short = n % 3 > 0 and n < 0.8 * STEPS
+    k, T, rows = CUT if short else 1, tokens.block_size, []
+    for _, text, story in requests(grammar, SEED * 10**6 + n, held_out=False):
+        row = pair_row(prompt_of(tokenizer, text), tokenizer.encode(story), T)
+        rows += [row] * (row is not None)
+        if len(rows) == k * PAIRS:
+            break
+    rows += zip(*train.get_batch(tokens, n, k * PLAIN)) if PLAIN else []
+    x, y = (torch.stack(part) for part in zip(*rows))  # B x (T,) -> (B, T), twice
+    return x[:, : T // k], y[:, : T // k]
+
+def fine_tune(model, grammar, tokenizer, tokens, state, header):
+    """STEPS steps of 04_train.py; SystemExit at Ctrl-C. state: of last.pt, or None."""
+    optimizer, step = train.configure_optimizer(model.train()), 0
+    if state:
+        model.load_state_dict(state["weights"])
+        optimizer.load_state_dict(state["optimizer"])
+        step = state["step"]
+        print(f"[read] last.pt: resuming after step {step:,}")
+    def save(name, **more):
+        content = {"step": step, "weights": model.state_dict()}
+        gpt.save_checkpoint(OUT / name, header | content | more)
+
+    plan = {"steps": STEPS, "max_lr": MAX_LR, "accumulate": 1, "micro_batch": None}
+    asked, losses = [], []  # Ctrl-C only sets a flag, so that the step can finish
+    handler = signal.signal(signal.SIGINT, lambda *_: asked.append("Ctrl-C"))
+    bar = tqdm(desc="fine-tuning", total=STEPS, initial=step, unit="step")
+    while step < STEPS and not asked:
+        batch = get_batch(grammar, tokenizer, tokens, step)
+        loss, _ = train.train_step(model, optimizer, lambda *_: batch, step, plan, CPU)
+        losses.append(loss.item())
+        bar.set_postfix(loss=f"{np.mean(losses[-100:]):.3f}")
+        bar.update()
+        step += 1
+        if step % SAVE_EVERY == 0 or step == STEPS or asked:
+            save("last.pt", optimizer=optimizer.state_dict())
+    bar.close()
+    signal.signal(signal.SIGINT, handler)
+    if step < STEPS:
+        why = f"Step {step:,} of {STEPS:,} is saved; nothing is lost."
+        raise bpe.stop("\nStopped by Ctrl-C.", why, f"Resume with: python {ME}")
+    save("model.pt")
+    print(f"[wrote] {bpe.shown(OUT / 'model.pt')}: the model after {step:,} steps")
+
+# ================================================= 7. Answers, and the wishes they keep
+
+def answer(model, tokenizer, texts, seed):  # requests -> [(story, did it end?)]
+    """Requests with equally many tokens are answered side by side as one batch."""
+    settings, T = sample.SETTINGS, model.config.block_size  # those of 06_sample.py
+    lengths = [len(prompt_of(tokenizer, text)) for text in texts]
+    answers = [None] * len(texts)
+    for length in tqdm(sorted(set(lengths)), "answering", leave=False, delay=1):
+        numbers = [i for i in range(len(texts)) if lengths[i] == length]
+        prompts = [prompt_of(tokenizer, texts[i]) for i in numbers]
+        first = (seed * 1000 + length) * 10_000  # random numbers of its own for each
+        rows = sample.generate_all(model, prompts, T - length, settings, first)
+        for i, ids in zip(numbers, rows):
+            answers[i] = tokenizer.decode(ids).strip(), ids[-1] == bpe.EOS
+    return answers
+
+def wishes_kept(grammar, request, story):  # -> {wish: [bool, ...]}
+    """One bool per word; no bool for the hero if the request names none."""
+    used = [word in grammar.WHOLE_WORD.findall(story) for word in request.words]
+    hero = [grammar.hero_of(story) == request.hero] if request.hero else []
+    ending = [grammar.ending_of(story) == request.ending]
+    return {"each word": used, "all words": [all(used)], "hero": hero, "ending": ending}
+
+def measure(grammar, asked, answers):  # -> {wish: [bool, ...]} over all requests
+    """And, as if it were a wish, whether the story has no mistake at all."""
+    total = {}
+    for request, (story, ended) in zip(tqdm(asked, "checking", leave=False), answers):
+        right = {"story right": [ended and not grammar.check(story)]}
+        for wish, bools in (wishes_kept(grammar, request, story) | right).items():
+            total[wish] = total.get(wish, []) + bools
+    return total
+
+def print_table(columns):  # {title: {wish: [bool, ...]}}
+    print("\n" + " " * 14 + "".join(f"{title:>22}" for title in columns))
+    for wish in columns["after"]:
+        print(f"  {wish:12}", end="")
+        for bools in (column[wish] for column in columns.values()):
+            low, high = evaluation.wilson(sum(bools), len(bools))
+            print(f"{np.mean(bools):9.0%} ({low:4.0%} to {high:4.0%})", end="")
+        print()
+
+def bits_per_byte(model, tokenizer, valid):  # held-out plain stories -> float
+    starts = np.flatnonzero(valid == bpe.BOS)
+    lengths = np.array([0] * 4 + [len(t) for t in tokenizer.token_bytes[4:]])  # (V,)
+    nats = evaluation.score(model, valid, starts, CPU, "plain stories")  # (N,)
+    return evaluation.summary(nats, valid, starts, lengths)["bits_per_byte"]
+
+# ============================================================================ 8. Checks
+
+def check_constants():
+    """SystemExit, naming the constant and its range, unless all can be used."""
+    for name, value, low, high in [
+        ("STEPS", STEPS, 1, 10**6), ("PAIRS", PAIRS, 1, 999), ("PLAIN", PLAIN, 0, 999),
+        ("CUT", CUT, 1, 8), ("MAX_LR", MAX_LR, 1e-7, 1.0), ("SEED", SEED, 0, 10**6),
+        ("REQUESTS", REQUESTS, 2, 10_000),
+    ]:  # fmt: skip
+        bpe.in_range(ME, name, value, type(low), low, high)
+
+def need_grammar(text):  # TEXT of stage 1 -> the module practice_stories
+    if grammar := evaluation.load_grammar(text):
+        return grammar
+    why = "It makes pairs and checks answers. (A finished model.pt still answers.)"
+    how = "git checkout lessons/practice_stories.py"
+    how = how if text == "practice" else 'Set TEXT = "practice" in 01, run 01 to 04.'
+    raise bpe.stop("Fine-tuning needs the grammar of the practice stories.", why, how)
+
+def find_state(fingerprint):  # -> content of last.pt, or None
+    """SystemExit if it is damaged or of another run: nothing is overwritten."""
+    if not (OUT / "last.pt").exists():
+        return None
+    state = gpt.load_checkpoint(OUT / "last.pt", RESTART)
+    old = state.get("fingerprint", {})
+    if changed := [name for name, new in fingerprint.items() if old.get(name) != new]:
+        what = f"{bpe.shown(OUT)} holds another run. Changed: {', '.join(changed)}."
+        why = "Put that back to resume the run, or move it away to start a new one:"
+        raise bpe.stop(what, why, RESTART)
+    return state
+
+def read_request(grammar, text):  # what a user typed -> Request
+    """SystemExit if no word of it can be asked for; the ending may be left out."""
+    hero, text, (_, drawn) = grammar.hero_of(text), text.lower(), grammar.word_plots()
+    names = hero.lower().split() if hero else []
+    words = [word for word in grammar.known_words(text) if word not in names]
+    if not words:
+        what = f"No word of {text!r} is one that a story can be asked for."
+        why = f"The {len(drawn)} are: {', '.join(random.sample(sorted(drawn), 7))}, ..."
+        raise bpe.stop(what, why, TRY)
+    odd = {*grammar.WHOLE_WORD.findall(text)} - {*names, *words[:3]}
+    if odd := sorted(odd - {*grammar.FUNCTION_WORDS}):
+        print(f"[note] left out (unknown, or a fourth word): {', '.join(odd)}")
+    if not set.intersection(*(drawn[word] for word in words[:3])):
+        print("[note] no plot draws all of these words: expect one to be missing")
+    ending = "sad" if re.search(r"\bsad|badending", text) else "happy"
+    return Request(words[:3], hero, ending)
+
+# ============================================================================== 9. Main
+
+def main():
+    check_constants()
+    if sys.argv[1:]:
+        return tell(" ".join(sys.argv[1:]))
+    tokenizer, base, meta, hashes = evaluation.check_inputs()
+    grammar = need_grammar(meta["constants"]["TEXT"])
+    print(f"[read] {bpe.shown(evaluation.MODEL)}: {base.config.n_params:,} parameters")
+    fingerprint = hashes | {"grammar": bpe.sha256_of(evaluation.GRAMMAR), "SEED": SEED}
+    fingerprint |= dict(STEPS=STEPS, PAIRS=PAIRS, PLAIN=PLAIN, CUT=CUT, MAX_LR=MAX_LR)
+    header = {"format": FORMAT, "config": vars(base.config), "fingerprint": fingerprint}
+    header |= {"alibi": float(base.alibi or 0), "tokenizer": hashes["tokenizer"]}
+    state, T = find_state(fingerprint), base.config.block_size
+    print(f"[plan] {STEPS:,} steps x ({PAIRS} pairs + {PLAIN} plain rows) x {T} tokens")
+    some = requests(grammar, SEED * 10**6, held_out=False, count=500)
+    rows = [pair_row(prompt_of(tokenizer, text), tokenizer.encode(story), T)
+            for _, text, story in some]  # fmt: skip
+    print(f"[plan] {rows.count(None)} of 500 pairs do not fit {T} tokens: left out")
+    model, tokens = copy.deepcopy(base), train.Tokens(DATA / "train.bin", T, SEED)
+    fine_tune(model, grammar, tokenizer, tokens, state, header)
+    evaluate(base, model.eval(), grammar, tokenizer)
+    print(f"Next: {TRY}")
+
+def evaluate(base, model, grammar, tokenizer):
+    """Print the wishes kept before and after, and bits per byte of plain stories."""
+    asked, texts, _ = zip(*requests(grammar, 10**15 + SEED, True, REQUESTS))
+    some = requests(grammar, SEED * 10**6, held_out=False, count=2000)
+    seen = {frozenset(r.words) for r, *_ in some} & {frozenset(r.words) for r in asked}
+    print(f"\n[check] {len(seen)} of their combinations of words are among 2,000 pairs")
+    print(f"[start] {REQUESTS} requests, the samplers of 06_sample.py; wishes kept:")
+    before, after = (answer(m, tokenizer, texts, SEED) for m in (base, model))
+    shuffled = after[1:] + after[:1]  # a control: each request with another's answer
+    columns = {"before": before, "after": after, "control: shuffled": shuffled}
+    print_table({name: measure(grammar, asked, rows) for name, rows in columns.items()})
+    valid = np.fromfile(DATA / "valid.bin", dtype="<u2")
+    old, new = (bits_per_byte(m, tokenizer, valid) for m in (base, model))
+    change = f"{old:.4f} before, {new:.4f} after ({new / old - 1:+.1%})"
+    print(f"\n[check] plain stories, bits per byte: {change}")
+
+def tell(text):
+    """Answer one request, and say which wishes the story keeps."""
+    tokenizer, grammar = bpe.Tokenizer.load(), evaluation.load_grammar("practice")
+    model, content = gpt.GPT.load(OUT / "model.pt", ME)
+    bpe.check_tokenizer(content.get("tokenizer"), "model.pt", RESTART)
+    if grammar:
+        request = read_request(grammar, text)
+        text = write_request(request, PHRASINGS[0])
+    if len(prompt_of(tokenizer, text)) > model.config.block_size // 2:
+        why = "Request and story must fit the context length together."
+        raise bpe.stop("The request is too long.", why, TRY)
+    print(f"[start] {bpe.shown(OUT / 'model.pt')} reads {text!r}:\n")
+    ((story, ended),) = answer(model.eval(), tokenizer, [text], SEED)
+    if not story:
+        raise bpe.stop("The answer is empty.", "Its first token was <EOS>.", TRY)
+    for line in story.split("\n"):
+        print(textwrap.fill(line, 76, initial_indent="  ", subsequent_indent="  "))
+    if grammar:
+        kept = wishes_kept(grammar, request, story)
+        wishes = [*request.words, *[request.hero] * len(kept["hero"]), request.ending]
+        bools = kept["each word"] + kept["hero"] + kept["ending"]
+        marks = [f"{wish} {'yes' if b else 'NO'}" for wish, b in zip(wishes, bools)]
+        right = "right" if ended and not grammar.check(story) else "wrong"
+        print(f"\n[check] wishes kept: {', '.join(marks)}; by the grammar: {right}")
+
+if __name__ == "__main__":
+    bpe.run_stage(main, ME, lock=not sys.argv[1:])
