@@ -358,7 +358,7 @@ def test_the_script_trains_measures_and_writes_the_page(shop):
     best = (shop.folder / "artifacts/04_train/best.pt").read_bytes()
     done = shop.run(ME)
     assert done.returncode == 0, done.stderr
-    for words in ("[note] best.pt is of another text",  # of text.txt, that is
+    for words in ("[note] best.pt was trained on another text",  # text.txt
                   "[plan] 3 steps x 2 pictures of 36 patches", "before training",
                   "new pair", "new triple", "other picture", "by chance",
                   "of 2 stories are right", "[wrote] artifacts/picture/picture.html",

@@ -44,12 +44,13 @@ PAIRS = 7  # rows of a batch that are a request and its story, and ...
 PLAIN = 1  # ... rows of train.bin; 0: it gets worse at stories that nobody asked for
 CUT = 3  # 2 of 3 batches hold CUT times as many rows, but only their first 1/CUT; see
 #          get_batch(); 1: all rows whole, and far fewer wishes are kept
-MAX_LR = 2e-3  # highest learning rate; pretraining had 6e-3
+SAD = 0.25  # fraction of sad endings in training; 0.5: fewer pairs for 24 happy plots
+MAX_LR = 3e-3  # highest learning rate; pretraining had 6e-3
 REQUESTS = 200  # in the evaluation; more: narrower intervals, but more time
+TEMPERATURE = 0.3  # of sampling; at the 0.8 of 06_sample.py, fewer wishes are kept
 SEED = 1  # of pairs and samples; another seed: other requests, other stories
 
 ME = "lessons/quests/instruct.py"
-FORMAT = "instruct/1"  # changes when the content of the checkpoints changes
 OUT = ROOT / "artifacts" / "instruct"
 DATA, CPU = evaluation.DATA, torch.device("cpu")
 TRY = f'python {ME} "a story about Lily with ice, cold and sleigh, sad ending"'
@@ -58,7 +59,6 @@ SAVE_EVERY = 200  # steps between two saves of the training state
 PHRASINGS = [  # the second is like those of TinyStories-Instruct
     "a story{about} with {words}, {ending} ending",
     "Words: {commas}\nFeatures: BadEnding\nStory{about}:",
-    "Write a story{about}. Use the words {words}. It has a {ending} ending.",
     "Tell me a {ending} story{about}: {commas}",
 ]
 
@@ -66,7 +66,6 @@ PHRASINGS = [  # the second is like those of TinyStories-Instruct
 # B, T      rows of a batch, PAIRS + PLAIN (8); positions of a row, block_size (256)
 # request   what a user asks for: three words, an ending, and perhaps a hero: the wishes
 # answer    the story that the model generates after it; pair: a request and a right one
-
 Request = namedtuple("Request", "words hero ending")
 
 # ============================ 4. The idea: train on the answer, and not on the request
@@ -125,13 +124,14 @@ def is_held_out(words):  # -> bool
     return zlib.crc32(" ".join(sorted(words)).encode()) % 10 == 0
 
 def requests(grammar, seed, held_out, count=10**9):  # -> (Request, its text, a story)
-    """Yields `count`; half name a hero. held_out: which combinations of words."""
-    rng = random.Random(seed)
-    for words, hero, ending, story in grammar.pairs(10**9, seed):
-        if is_held_out(words) == held_out:
+    """Yields `count`, no combination of words twice; half of them name a hero."""
+    rng, seen, sad = random.Random(seed), set(), 0.5 if held_out else SAD
+    for words, hero, ending, story in grammar.pairs(10**9, seed, sad):
+        if is_held_out(words) == held_out and frozenset(words) not in seen:
+            seen.add(frozenset(words))
             request = Request(words, grammar.pick(rng, [hero, None]), ending)
             yield request, write_request(request, grammar.pick(rng, PHRASINGS)), story
-            if (count := count - 1) == 0:
+            if len(seen) == count:
                 break
 
 # ============================================================= 6. Batches, and training
@@ -190,9 +190,9 @@ def fine_tune(model, grammar, tokenizer, tokens, state, header):
 
 def answer(model, tokenizer, texts, seed):  # requests -> [(story, did it end?)]
     """Requests with equally many tokens are answered side by side as one batch."""
-    settings, T = sample.SETTINGS, model.config.block_size  # those of 06_sample.py
+    settings = sample.SETTINGS | {"temperature": TEMPERATURE}
     lengths = [len(prompt_of(tokenizer, text)) for text in texts]
-    answers = [None] * len(texts)
+    answers, T = [None] * len(texts), model.config.block_size
     for length in tqdm(sorted(set(lengths)), "answering", leave=False, delay=1):
         numbers = [i for i in range(len(texts)) if lengths[i] == length]
         prompts = [prompt_of(tokenizer, texts[i]) for i in numbers]
@@ -235,12 +235,12 @@ def bits_per_byte(model, tokenizer, valid):  # held-out plain stories -> float
 
 # ============================================================================ 8. Checks
 
-def check_constants():
-    """SystemExit, naming the constant and its range, unless all can be used."""
+def check_constants():  # SystemExit, naming the constant and its range
     for name, value, low, high in [
         ("STEPS", STEPS, 1, 10**6), ("PAIRS", PAIRS, 1, 999), ("PLAIN", PLAIN, 0, 999),
         ("CUT", CUT, 1, 8), ("MAX_LR", MAX_LR, 1e-7, 1.0), ("SEED", SEED, 0, 10**6),
-        ("REQUESTS", REQUESTS, 2, 10_000),
+        ("REQUESTS", REQUESTS, 2, 999), ("TEMPERATURE", TEMPERATURE, 0.0, 9.0),
+        ("SAD", SAD, 0.0, 1.0),
     ]:  # fmt: skip
         bpe.in_range(ME, name, value, type(low), low, high)
 
@@ -252,8 +252,7 @@ def need_grammar(text):  # TEXT of stage 1 -> the module practice_stories
     how = how if text == "practice" else 'Set TEXT = "practice" in 01, run 01 to 04.'
     raise bpe.stop("Fine-tuning needs the grammar of the practice stories.", why, how)
 
-def find_state(fingerprint):  # -> content of last.pt, or None
-    """SystemExit if it is damaged or of another run: nothing is overwritten."""
+def find_state(fingerprint):  # -> content of last.pt, or None; or SystemExit
     if not (OUT / "last.pt").exists():
         return None
     state = gpt.load_checkpoint(OUT / "last.pt", RESTART)
@@ -292,7 +291,8 @@ def main():
     print(f"[read] {bpe.shown(evaluation.MODEL)}: {base.config.n_params:,} parameters")
     fingerprint = hashes | {"grammar": bpe.sha256_of(evaluation.GRAMMAR), "SEED": SEED}
     fingerprint |= dict(STEPS=STEPS, PAIRS=PAIRS, PLAIN=PLAIN, CUT=CUT, MAX_LR=MAX_LR)
-    header = {"format": FORMAT, "config": vars(base.config), "fingerprint": fingerprint}
+    fingerprint["SAD"] = SAD
+    header = {"config": vars(base.config), "fingerprint": fingerprint}
     header |= {"alibi": float(base.alibi or 0), "tokenizer": hashes["tokenizer"]}
     state, T = find_state(fingerprint), base.config.block_size
     print(f"[plan] {STEPS:,} steps x ({PAIRS} pairs + {PLAIN} plain rows) x {T} tokens")
@@ -300,18 +300,20 @@ def main():
     rows = [pair_row(prompt_of(tokenizer, text), tokenizer.encode(story), T)
             for _, text, story in some]  # fmt: skip
     print(f"[plan] {rows.count(None)} of 500 pairs do not fit {T} tokens: left out")
+    if rows.count(None) > 250:
+        why = "The context length of best.pt is too short for requests and stories."
+        raise bpe.stop("Too many are left out.", why, "Choose a SIZE in 03 with 256.")
     model, tokens = copy.deepcopy(base), train.Tokens(DATA / "train.bin", T, SEED)
     fine_tune(model, grammar, tokenizer, tokens, state, header)
     evaluate(base, model.eval(), grammar, tokenizer)
     print(f"Next: {TRY}")
 
-def evaluate(base, model, grammar, tokenizer):
-    """Print the wishes kept before and after, and bits per byte of plain stories."""
+def evaluate(base, model, grammar, tokenizer):  # prints the table, and bits per byte
     asked, texts, _ = zip(*requests(grammar, 10**15 + SEED, True, REQUESTS))
     some = requests(grammar, SEED * 10**6, held_out=False, count=2000)
     seen = {frozenset(r.words) for r, *_ in some} & {frozenset(r.words) for r in asked}
     print(f"\n[check] {len(seen)} of their combinations of words are among 2,000 pairs")
-    print(f"[start] {REQUESTS} requests, the samplers of 06_sample.py; wishes kept:")
+    print(f"[start] {REQUESTS} requests, temperature {TEMPERATURE}; wishes kept:")
     before, after = (answer(m, tokenizer, texts, SEED) for m in (base, model))
     shuffled = after[1:] + after[:1]  # a control: each request with another's answer
     columns = {"before": before, "after": after, "control: shuffled": shuffled}
@@ -321,17 +323,15 @@ def evaluate(base, model, grammar, tokenizer):
     change = f"{old:.4f} before, {new:.4f} after ({new / old - 1:+.1%})"
     print(f"\n[check] plain stories, bits per byte: {change}")
 
-def tell(text):
-    """Answer one request, and say which wishes the story keeps."""
+def tell(text):  # answer one request, and say which wishes the story keeps
     tokenizer, grammar = bpe.Tokenizer.load(), evaluation.load_grammar("practice")
     model, content = gpt.GPT.load(OUT / "model.pt", ME)
     bpe.check_tokenizer(content.get("tokenizer"), "model.pt", RESTART)
     if grammar:
         request = read_request(grammar, text)
         text = write_request(request, PHRASINGS[0])
-    if len(prompt_of(tokenizer, text)) > model.config.block_size // 2:
-        why = "Request and story must fit the context length together."
-        raise bpe.stop("The request is too long.", why, TRY)
+    else:  # as typed; but a story must fit the context, too
+        text = text.encode(errors="replace")[:100].decode(errors="ignore")
     print(f"[start] {bpe.shown(OUT / 'model.pt')} reads {text!r}:\n")
     ((story, ended),) = answer(model.eval(), tokenizer, [text], SEED)
     if not story:

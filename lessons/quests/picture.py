@@ -7,7 +7,7 @@
 READS   artifacts/ (01_bpe/tokenizer.json, 02_prepare/meta.json, 04_train/best.pt),
         lessons/practice_stories.py, lessons/quests/drawings.json
 WRITES  artifacts/picture/: model.pt, the model that sees, and its training state;
-        picture.html, which shows what part of a picture each word came from
+        picture.html, which shows where the model looked before each word
 RUN     python lessons/quests/picture.py   (stopped? the same command resumes)
         python lessons/quests/picture.py "red kite, fox, beach, rain"   your own picture
 TAKES   about 5 minutes on 2 cores of an Intel Xeon, torch 2.13.0, 2026-11-26
@@ -39,7 +39,7 @@ BATCH = 16  # pictures with stories per step; 4: more noise, less time
 MAX_LR = 2e-3  # highest learning rate; ten times less: it learns to see more slowly
 TESTS = 300  # pictures per row of the table at the end; more: narrower intervals
 PATCH = 8  # pixels along a side of a patch; 16: 9 patches and a coarser map on the page
-SEED = 1  # of pictures, stories, and samples; another seed: others
+SEED = 1  # of pictures, stories, and samples; another seed: different ones
 
 ME = "lessons/quests/picture.py"
 DRAWINGS = ROOT / "lessons" / "quests" / "drawings.json"
@@ -48,7 +48,7 @@ REPAIR = "git checkout lessons/practice_stories.py lessons/quests/drawings.json"
 SIDE = 48  # pixels along a side of a picture
 bpe.one_of(ME, "PATCH", PATCH, [6, 8, 12, 16, 24, 48])  # divisors of SIDE
 P = (SIDE // PATCH) ** 2  # patches of a picture
-SAMPLERS = {"temperature": 0.8, "min_p": 0.1}  # as 05_eval.py checks stories
+SAMPLERS = {"temperature": 0.8, "min_p": 0.1}  # as in the story check of 05_eval.py
 
 # ============================================================= 3. Glossary of this file
 # B, T    pictures and stories side by side (16); tokens of the longest one (about 110)
@@ -64,7 +64,7 @@ SAMPLERS = {"temperature": 0.8, "min_p": 0.1}  # as 05_eval.py checks stories
 # the story's. Attention then looks back at patches as it looks back at words.
 
 def cut(pictures, patch=PATCH):  # (B, S, S, colors) -> (B, P, patch^2 * colors)
-    """Patches from left to right and then down (ViT, arXiv 2010.11929).
+    """Patches in reading order, row by row (vision transformer, arXiv 2010.11929).
 
     >>> tiny = np.arange(16).reshape(1, 4, 4, 1)  # rows 0 1 2 3, 4 5 6 7, and so on
     >>> cut(tiny, patch=2).tolist()
@@ -85,7 +85,7 @@ except (OSError, LookupError, TypeError, ValueError) as error:
     why = f"It says how everything in a picture is drawn ({error!r})."
     raise bpe.stop(f"{bpe.shown(DRAWINGS)} cannot be read.", why, REPAIR) from None
 Y, X = np.ogrid[:SIDE, :SIDE]  # (SIDE, 1), (1, SIDE)
-# The half width of a shape at the height y, from -1 at its top to 1 at its bottom:
+# Half the width of a shape at height y, which runs from -1 (top) to 1 (bottom):
 WIDTH = {"box": lambda y: 1, "disc": lambda y: (1 - y * y).clip(0) ** 0.5,
          "diamond": lambda y: 1 - abs(y), "peak": lambda y: (1 + y) / 2,
          "bowl": lambda y: (3 - y) / 4}  # fmt: skip
@@ -100,10 +100,10 @@ def paint(canvas, shapes, x, y, size, outline, color):
             inside = (abs(down) <= 1) & (abs(along) <= WIDTH[kind](down))  # (SIDE,SIDE)
             canvas[inside] = PAINT["black" if edge else color if tone == "*" else tone]
 
-def draw(scene, rng):  # -> (SIDE, SIDE, 3) uint8, not the same picture twice
+def draw(scene, rng):  # -> (SIDE, SIDE, 3) uint8, a new picture each time
     canvas, some, sky = np.zeros((SIDE, SIDE, 3)), rng.uniform, scene["toy"] == "kite"
-    side = 1 if rng.random() < 0.5 else -1  # of the animal; the toy is on the other one
-    for what, *where in [  # x, y, size, outline
+    side = 1 if rng.random() < 0.5 else -1  # of the animal; the toy is opposite
+    for what, *where in [  # x, y, size, outline; a kite flies 24 pixels higher
         ("weather", some(6, 42), some(6, 9), 1, 0),
         ("place", some(21, 27), some(22, 26), 1, 0),
         ("animal", 24 + side * some(10, 14), some(31, 35), some(0.85, 1.1), 0.8),
@@ -118,8 +118,8 @@ def draw(scene, rng):  # -> (SIDE, SIDE, 3) uint8, not the same picture twice
 
 # ============================================================= 6. Examples for training
 def kind_of(scene):
-    """Training gets the "seen" ones. "new pair": there this toy never has this color (8
-    of 72 pairs). "new triple": there it has, but never at this place."""
+    """Training uses only "seen" scenes. "new pair": there this toy never has this color
+    (8 of 72 pairs). "new triple": there it does, but never at this place."""
     color, toy, place = (WORDS[w].index(scene[w]) for w in ("color", "toy", "place"))
     if (color + toy) % len(WORDS["color"]) == 0:
         return "new pair"
@@ -138,11 +138,11 @@ def make_examples(grammar, count, stream, kind="seen"):
 def encode(tokenizer, stories):  # B stories -> (B, T) inputs, (B, T) targets
     rows = [torch.tensor([bpe.BOS, *tokenizer.encode(s), bpe.EOS]) for s in stories]
     ids = nn.utils.rnn.pad_sequence(rows, True, gpt.IGNORE)  # (B, T + 1)
-    return ids[:, :-1].clamp(min=bpe.PAD), ids[:, 1:]  # after its end: no target
+    return ids[:, :-1].clamp(min=bpe.PAD), ids[:, 1:]  # no target after the end
 
 # =============================================================== 7. The model that sees
 class SeeingGPT(nn.Module):
-    """The GPT of 03_model.py, and a matrix as its eye (LLaVA, arXiv 2304.08485)."""
+    """The GPT of 03_model.py, with a matrix as its eye (LLaVA, arXiv 2304.08485)."""
 
     def __init__(self, model):  # GPT
         super().__init__()
@@ -185,14 +185,14 @@ class SeeingGPT(nn.Module):
         return [row[: row.index(bpe.EOS) + 1] for row in rows]
 
 # ============================================================ 8. Train, save and resume
-def resume(model, optimizer, header):  # -> steps done; SystemExit if they are another's
+def resume(model, optimizer, header):  # -> steps done; SystemExit if of another run
     if not MODEL.exists():
         return 0
     state = gpt.load_checkpoint(MODEL, f"rm {bpe.shown(MODEL)} && python {ME}")
     before, now = state.get("fingerprint", {}), header["fingerprint"]
     if changed := ", ".join(name for name in now if before.get(name) != now[name]):
-        what = f"{bpe.shown(MODEL)} is of another run. Changed: {changed}."
-        why = "Put that back to use the model, or move it away to start a new run:"
+        what = f"{bpe.shown(MODEL)} is from another run. Changed: {changed}."
+        why = "Change that back to use the model, or move it away to start a new run:"
         raise bpe.stop(what, why, f"mv {bpe.shown(MODEL)} {bpe.shown(MODEL)}.old")
     model.load_state_dict(state["seeing"])
     optimizer.load_state_dict(state["optimizer"])
@@ -227,7 +227,7 @@ def learn(model, optimizer, grammar, tokenizer, header):  # SystemExit at Ctrl-C
 
 # =========================================================== 9. Does it see? Measure it
 def named(scene, story):  # -> {"animal": True, "color": False, ...}
-    """Right: of all colors the story names this one and no other; and so on.
+    """Does the story name the color of the scene and no other one? And so on.
 
     >>> named({"color": "red", "toy": "ball"}, "It was a red ball, not a kite.")
     {'color': True, 'toy': False}
@@ -244,7 +244,7 @@ def show_row(name, scenes, stories):  # in percent, with 95% intervals
     print()
 
 def measure(model, tokenizer, grammar, tests, before):  # before: stories, untrained
-    print(f"\n[check] {TESTS} stories per row; in percent, how many name rightly the\n")
+    print(f"\n[check] {TESTS} stories per row; percent that name the right ...\n")
     print(" " * 20 + "".join(f"{what:14}" for what in WORDS))
     show_row("before training", tests["new triple"][0], before)
     for kind, (scenes, pictures, _) in tests.items():
@@ -279,7 +279,7 @@ def check_inputs():  # -> SeeingGPT, Tokenizer, grammar, header; or SystemExit
     model.alibi = None  # a number if 04 was stopped early; not needed from here on
     meta = bpe.read_json(train.DATA / "meta.json", "02_prepare.py", "02_prepare/2")
     if meta["constants"]["TEXT"] != "practice":
-        print("[note] best.pt is of another text: it must learn these words, too")
+        print("[note] best.pt was trained on another text: these words are new to it")
     grammar = evaluate.load_grammar("practice")
     if grammar is None:
         why = "practice_stories.py tells them, whatever text best.pt was trained on."
@@ -304,16 +304,16 @@ def check_inputs():  # -> SeeingGPT, Tokenizer, grammar, header; or SystemExit
     return SeeingGPT(model), tokenizer, grammar, header
 
 def read_request(text):  # "red kite, rain" -> {"color": "red", "toy": "kite", ...}
-    """The scene that the user names; of what is not named, the first word."""
+    """The scene that the user describes; what is left out gets the first word."""
     found = {what: word for what, words in WORDS.items() for word in words
              if re.search(rf"\b{word.split()[-1]}\b", text.lower())}  # fmt: skip
     if not found:
-        why = "Known are " + "; ".join(", ".join(words) for words in WORDS.values())
+        why = "It can draw: " + "; ".join(", ".join(words) for words in WORDS.values())
         how = f'python {ME} "red kite, fox, beach, rain"'
         raise bpe.stop(f"{text!r} names nothing that can be drawn.", why, how)
     return {what: found.get(what, words[0]) for what, words in WORDS.items()}
 
-def show(picture):  # (SIDE, SIDE, 3): a half block is two pixels, one above the other
+def show(picture):  # (SIDE, SIDE, 3): each ▀ is two pixels, one above the other
     for pair in zip(picture[::2], picture[1::2]):  # (SIDE, 3) twice
         colors = np.concatenate(pair, axis=1).tolist()  # (SIDE, 6)
         blocks = ["\x1b[38;2;{};{};{};48;2;{};{};{}m▀".format(*six) for six in colors]
@@ -322,7 +322,7 @@ def show(picture):  # (SIDE, SIDE, 3): a half block is two pixels, one above the
 # ============================================================================= 11. Main
 def main():
     request = " ".join(sys.argv[1:])
-    wanted = read_request(request) if request else None  # a mistake shows at once
+    wanted = read_request(request) if request else None  # mistakes show at once
     model, tokenizer, grammar, header = check_inputs()
     print(f"[read] {bpe.shown(sample.MODEL)}: {model.gpt.config.n_params:,} parameters")
     print(f"[plan] {STEPS:,} steps x {BATCH} pictures of {P} patches, with stories")
@@ -343,7 +343,7 @@ def main():
     data = {"side": SIDE, "patch": PATCH, "special": len(bpe.SPECIAL_TOKENS)}
     page = MODEL.with_name("picture.html")
     bpe.write_all({page: bpe.fill_page(page.name, data | {"scenes": rows})})
-    print(f"[wrote] {bpe.shown(page)}: tap a word to see where it came from")
+    print(f"[wrote] {bpe.shown(page)}: tap a word to see where the model looked")
     print(f'Next: python {ME} "red kite, fox, beach, rain"')
 
 if __name__ == "__main__":

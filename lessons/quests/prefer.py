@@ -10,7 +10,7 @@ WRITES  artifacts/prefer/: pairs.json, stories of your model; votes-you.json, an
         votes-animals.json of the built-in voter; model-you.pt, model-animals.pt, each
         like 04's best.pt, with the training state; prefer.html, to open in a browser
 RUN     python lessons/quests/prefer.py, or with one word: vote (you compare stories),
-        train (on your votes, or else on the built-in ones), show (before and after)
+        train (on your votes; if there are none, built-in ones), show (before and after)
 TAKES   about 2 minutes on 2 cores of an Intel Xeon, torch 2.13.0, 2026-11-26
 LESSON  lessons/quests/prefer.md
 """
@@ -41,23 +41,23 @@ import torch.nn.functional as F  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 # ============================================================= 2. Constants: edit these
-TASTE = "animals"  # of the built-in voter: the hero is an animal; or "short"
-VOTES = 240  # by the built-in voter; every sixth is held out, so it trains on 200
-BETA = 0.1  # the price of change; in a long run, 0.01 lets the model drift far off
+TASTE = "animals"  # what the built-in voter prefers: animals as heroes; or "short"
+VOTES = 240  # of the built-in voter; every sixth is held out: 200 to train on
+BETA = 0.1  # the price of change; 0.01 in a long run: the model drifts far away
 EPOCHS = 1  # how often training sees each vote; 5, with MAX_LR 3e-4: stories break
 BATCH = 8  # votes per step; fewer: noisier steps
 MAX_LR = 1e-4  # highest learning rate, 1/60 of 04's: a taste is a small change
-PAIRS = 896  # to vote on; the built-in voter sees no winner in two of three
-TEMPERATURE = 0.8  # of these stories; at 1.0 most have a mistake, and it learns those
+PAIRS = 896  # pairs to vote on; the built-in voter skips two of three
+TEMPERATURE = 0.8  # of these stories; 1.0: even fewer of them are right
 PROMPT = "Once upon a time"  # how each story begins; "": the model begins by itself
-SEED = 1  # of the random generators
+SEED = 1  # of the random generators; another seed: other stories to vote on
 
 ME = "lessons/quests/prefer.py"
 OUT = ROOT / "artifacts" / "prefer"
-SAMPLES = 200  # stories that measure the model before and after
-LEAST = 24  # votes: 20 to train on and 4 held out
+SAMPLES = 200  # stories for the table before and after training
+LEAST = 24  # fewest votes for training: 20 to learn from and 4 held out
 AT_ONCE = 64  # stories that are sampled, or scored, side by side
-COMMAND = shlex.join(["python", ME, *sys.argv[1:]])  # what you have typed
+COMMAND = shlex.join(["python", ME, *sys.argv[1:]])  # what you typed
 
 # ============================================================= 3. Glossary of this file
 # B, S, T, V   duels in a batch; stories; tokens of the longest one; vocabulary (2,048)
@@ -77,7 +77,7 @@ def dpo_loss(log_probs, ref_log_probs, beta):  # (B, 2), (B, 2) -> (), (B, 2)
     loss, and the rewards. Log-probs in nats; column 0: chosen, column 1: rejected.
 
     At first the model is the reference: both rewards are 0, and the loss is ln 2. Then
-    the chosen story gets e**2 times more probable, the rejected one e**3 times less:
+    p is multiplied by e**2 for the chosen story and divided by e**3 for the other one:
     >>> ref, now = torch.tensor([[-40.0, -38.0]]), torch.tensor([[-38.0, -41.0]])
     >>> round(dpo_loss(ref, ref, beta=0.1)[0].item(), 3)
     0.693
@@ -95,7 +95,7 @@ def story_log_probs(model, stories, prompt):  # S lists of ids -> (S,)
     idx = torch.nn.utils.rnn.pad_sequence([*map(torch.tensor, stories)], True)  # (S, T)
     logits, targets = model(idx[:, :-1])[0], idx[:, len(prompt) :]  # (S, T - 1, V)
     logits = logits[:, len(prompt) - 1 :].flatten(0, 1)  # one row per target
-    how = {"ignore_index": bpe.PAD, "reduction": "none"}  # short ones were padded by 0
+    how = {"ignore_index": bpe.PAD, "reduction": "none"}  # short stories end in PAD, 0
     nats = F.cross_entropy(logits, targets.flatten(), **how).view_as(targets)
     return -nats.sum(dim=1)  # (S, T - prompt) -> (S,)
 
@@ -123,14 +123,14 @@ def get_pairs(model, prompt, made_from):  # -> [(ids, ids)]
 
 # ============================================================================== 7. Vote
 def hero(text, grammar):  # -> "animal", "child", "toy", or None
-    """The first sentences tell: "there was a little fox named Rusty" is an animal."""
+    """As the story introduces it: "there was a little fox named Rusty" is an animal."""
     rows = itertools.chain(*grammar.TABLES.values())
     lives = {row["kind"]: row["lives"] for row in rows if "lives" in row}
     found = re.search(rf"\blittle ({'|'.join(lives)})\b", text)
     return lives[found[1]] if found else None
 
 def builtin_votes(texts, grammar):  # [(str, str)] -> list of 1, 2, 0
-    """The votes of TASTE, until VOTES of them decide. It skips if it sees no winner."""
+    """Votes by TASTE, until VOTES pairs have a winner. 0 skips a pair without one."""
     votes = []
     for pair in texts:
         a, b = [hero(text, grammar) == "animal" if TASTE == "animals" else -len(text)
@@ -163,7 +163,7 @@ def vote(texts, made_from):
 
 # ============================================================================= 8. Train
 def describe(stories, tokenizer, grammar):  # lists of ids -> dict of counts, texts
-    """Animals, right stories, and the right ones of those with an animal as hero."""
+    """Counts: stories with an animal hero, right stories, and those that are both."""
     texts = [tokenizer.decode(ids).strip() for ids in stories]
     counts = {"stories": len(texts), "tokens": sum(map(len, stories)) / len(texts)}
     if grammar:
@@ -175,20 +175,20 @@ def describe(stories, tokenizer, grammar):  # lists of ids -> dict of counts, te
     return counts, texts
 
 def evaluate(model, reference, duels, refs, prompt, tokenizer, grammar):  # -> a row
-    """Rewards of the duels; counts of a fresh sample, and how far it has moved."""
+    """Accuracy and rewards of the duels; counts and KL divergence of a new sample."""
     log_probs = score(model, flat(duels), prompt).view(-1, 2)  # (2N,) -> (N, 2)
     _, rewards = dpo_loss(log_probs, refs, BETA)  # (N, 2)
     chosen, rejected = rewards.mean(dim=0).tolist()  # (N, 2) -> (2,)
     wins = (rewards[:, 0] - rewards[:, 1]).sign().mean().item()  # 1: all, -1: none
     stories = sample(model, AT_ONCE, 1.0, prompt, SEED + 1)
-    # Kullback-Leibler divergence: by how many nats its own stories are more probable to
-    # the model than to the reference; a mean over samples, so an estimate.
+    # Kullback-Leibler divergence: how much larger, in nats, the model's log-prob of its
+    # own stories is than the reference's. A mean over samples, so an estimate.
     kl = (score(model, stories, prompt) - score(reference, stories, prompt)).mean()
     row = dict(accuracy=(wins + 1) / 2, chosen=chosen, rejected=rejected, kl=kl.item())
     return row | describe(stories, tokenizer, grammar)[0]
 
 def train_step(model, optimizer, duels, refs, prompt, step, steps):
-    """One step on BATCH duels; which ones depends on the step and on SEED alone."""
+    """One step on BATCH duels, which are chosen by the step and SEED alone."""
     epoch, n = divmod(step, -(-len(duels) // BATCH))
     rng = torch.Generator().manual_seed(SEED * 100_003 + epoch)
     batch = torch.randperm(len(duels), generator=rng)[n * BATCH :][:BATCH]  # (B,)
@@ -206,11 +206,11 @@ def train(model, reference, content, duels, prompt, run, path, tokenizer, gramma
     """DPO from the first step to the last, or from where the same run was stopped."""
     learn, test = [d for i, d in enumerate(duels) if i % 6 < 5], duels[5::6]
     # The reference never changes, so its log-probs are computed only here: (N, 2) each.
-    refs, test_refs = [score(reference, flat(duels), prompt).view(-1, 2)
-                       for duels in (learn, test)]  # fmt: skip
+    refs, test_refs = [score(reference, flat(part), prompt).view(-1, 2)
+                       for part in (learn, test)]  # fmt: skip
     steps = EPOCHS * -(-len(learn) // BATCH)
     optimizer, step, rows = training.configure_optimizer(model), 0, []
-    how = f"rm {bpe.shown(path)} && {COMMAND}"  # should it be damaged
+    how = f"rm {bpe.shown(path)} && {COMMAND}"  # in case it is damaged
     state = gpt.load_checkpoint(path, how) if path.exists() else {}
     if state.get("run") == run:  # otherwise votes or settings have changed: a new run
         model.load_state_dict(state["weights"])
@@ -278,14 +278,14 @@ def read(name, made_from, to_move):  # -> the items in a file; [] if there is no
     try:
         content = json.loads(path.read_text("utf-8"))
         if content["made_from"] != made_from:
-            raise ValueError("of another model, SEED, PROMPT, or TEMPERATURE")
+            raise ValueError("from another model, SEED, PROMPT, or TEMPERATURE")
         if "votes" in name and not set(content["items"]) <= {0, 1, 2}:
             raise ValueError("a vote must be 1, 2, or 0 for skipped")
         return content["items"]
     except (ValueError, LookupError, TypeError) as error:
         how = ["mv", to_move, to_move + time.strftime(".%m%d-%H%M%S")]
         what = f"{bpe.shown(path)} cannot be used: {error}."
-        why = "Put back what it belongs to, or keep it under another name and go on:"
+        why = "Restore what it was made with, or rename it, which loses nothing:"
         raise bpe.stop(what, why, f"{shlex.join(how)} && {COMMAND}") from None
 
 def check_inputs():  # -> which command, GPT, checkpoint, Tokenizer, grammar or None
@@ -296,10 +296,10 @@ def check_inputs():  # -> which command, GPT, checkpoint, Tokenizer, grammar or 
         bpe.in_range(ME, name, globals()[name], type(low), low, high)
     bpe.one_of(ME, "TASTE", TASTE, ["animals", "short"])
     if sys.argv[1:] not in ([], ["vote"], ["train"], ["show"]):
-        why = "One word is understood: vote, train, or show; with none, all is done."
+        why = "The word can be vote, train, or show; without one, it trains and shows."
         raise bpe.stop(f"There is no {COMMAND}.", why, f"python {ME}")
     if sys.argv[1:] == ["vote"] and not (sys.stdin and sys.stdin.isatty()):
-        why = "You vote by typing; here the standard input is closed, or no terminal."
+        why = "You vote by typing; here standard input is closed, or not a terminal."
         raise bpe.stop("Nobody can vote here.", why, f"In a terminal: python {ME} vote")
     tokenizer = bpe.Tokenizer.load()
     model, content = gpt.GPT.load(evaluation.MODEL, "04_train.py")
