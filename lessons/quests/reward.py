@@ -2,7 +2,7 @@
 # requires-python = ">=3.10"
 # dependencies = ["torch==2.13.0", "numpy", "regex", "tqdm"]
 # ///
-"""Side quest: practice makes perfect. Rewards teach the model to write right stories.
+"""Side quest: practice makes perfect. The model learns from scores of its own stories.
 
 READS   artifacts/04_train/best.pt, artifacts/02_prepare/, artifacts/01_bpe/, and
         lessons/practice_stories.py, whose grammar is the judge
@@ -13,9 +13,9 @@ RUN     python lessons/quests/reward.py   (stopped? the same command resumes)
 TAKES   about 4 minutes on 2 cores of an Intel Xeon, torch 2.13.0, 2026-11-26
 LESSON  lessons/quests/reward.md
 
-So far, the model predicted the stories of others. Now it writes its own, a program says
-how good each one is, and the model learns from that. This is reinforcement learning
-from verifiable rewards, by GRPO (arXiv 2402.03300) as corrected by arXiv 2503.20783.
+So far, the model has only learned to predict existing stories. Now it generates its
+own, a program scores each one, and the model learns from the scores. This is
+reinforcement learning from verifiable rewards: GRPO (arXiv 2402.03300, 2503.20783).
 """
 # =========================================================================== 1. Imports
 import copy
@@ -38,41 +38,41 @@ import torch  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 # ============================================================= 2. Constants: edit these
-STEPS = 40  # of practice with the honest reward; 10: little changes
-CARELESS_STEPS = 25  # with the careless reward; 0: leave that part out
+STEPS = 40  # with the honest reward; 10: the model hardly changes
+CARELESS_STEPS = 25  # with the careless reward; 0: skip that part
 GROUPS = 8  # groups of stories per step; more: a less noisy gradient, but more time
-GROUP = 8  # stories per group: same prompt, compared with each other
-PROMPT = 12  # tokens of a story that a group is given; 5: "Once upon a time"
+GROUP = 8  # stories per group: they share a prompt and are compared with each other
+PROMPT = 12  # tokens of a group's prompt, with <BOS>; 5: only "Once upon a time"
 LR = 4e-4  # highest learning rate; 4e-3: the model forgets how to write
-KL = 0.2  # how strongly to stay close to the model before; 0.0: few stories are left
-WORD = " said"  # the careless reward counts it: stories should have dialogue, we think
+KL = 0.2  # weight of the penalty for leaving the reference; 0.0: less variety
+WORD = " said"  # the careless reward counts it, because children like dialogue
 SAMPLES = 200  # stories per measurement; more: narrower intervals, but more time
-SEED = 1  # of prompts and samples
+SEED = 1  # for prompts and samples
 
 ME = "lessons/quests/reward.py"
 OUT = ROOT / "artifacts" / "reward"
-ONCE = "Once upon a time"  # how prompts and measured stories begin, as in 05
-TEMPERATURES = (0.8, 1.0)  # of measured stories; practice is at 1, the policy itself
-PROBE_EVERY = 10  # steps between measurements of 64 stories, for the curves; then save
+ONCE = "Once upon a time"  # how prompts and measured stories begin, as in stage 5
+TEMPERATURES = (0.8, 1.0)  # for measurements; practice always samples at 1
+PROBE_EVERY = 10  # steps between saves, each with a measurement of 64 stories
 BOS, EOS, CPU = bpe.BOS, bpe.EOS, torch.device("cpu")
 grammar = None  # lessons/practice_stories.py, once check_inputs() has found it
 
 # ============================================================= 3. Glossary of this file
-# N    groups of a step (8)        B   stories of a step, N x GROUP (64)
-# T    tokens of a story, at most block_size (256), prompt included    P   of the prompt
+# N    groups per step (8)    G   stories per group (8)    B   per step, N x G (64)
+# T    tokens of a story with its prompt, at most block_size (256)    P   of a prompt
 # policy     the model, seen as what chooses the next token
 # reward     one number per story: how good it is
 # advantage  the reward minus the mean of the group: better or worse than usual?
-# reference  the model as it was before practice; it stays as it is
+# reference  a frozen copy of the model before practice
 # KL         how far the policy is from the reference, in nats per token
 
 # ================================= 4. The idea: do more of what went better than usual
-# Sample several stories from the same prompt, and give each a reward. Then make the
-# tokens of stories better than the mean of their group more probable, and those of the
-# others less. For softmax, the derivative of log p(sampled) is 1 - p for the logit of
-# the sampled token, and -p for each other one. A step in this direction, times the
-# advantage, is the policy gradient (REINFORCE, Williams 1992). Nobody needs to know
-# what a better story would have been: a judge is enough.
+# Sample several stories from the same prompt, and give each a reward. Raise the
+# probability of the tokens in stories above the mean of their group, and lower it for
+# the others. With softmax, the derivative of ln p(sampled) is 1 - p for the logit of
+# the sampled token, and -p for each other logit. This derivative times the advantage
+# is the policy gradient (REINFORCE, Williams 1992). Nobody needs to write a better
+# story: a judge is enough.
 
 def advantages_of(rewards):  # (N, GROUP) -> (N, GROUP)
     """Each reward minus the mean of its group; equal rewards teach nothing.
@@ -84,9 +84,9 @@ def advantages_of(rewards):  # (N, GROUP) -> (N, GROUP)
     return rewards - rewards.mean(dim=1, keepdim=True)  # (N, GROUP) - (N, 1)
 
 def practice_by_hand(probs, sampled, advantages):  # -> the change of each logit
-    """One step, with learning rate 1, of a model whose stories are a single token.
+    """One step, with learning rate 1, for a model whose stories are a single token.
 
-    Token 0 was sampled twice, and was better than token 1, also sampled twice:
+    Tokens 0 and 1 were sampled twice each, and token 0 got the larger reward:
     >>> practice_by_hand([0.5, 0.5], sampled=[0, 0, 1, 1], advantages=[1, 1, -1, -1])
     [0.5, -0.5]
     """
@@ -96,7 +96,7 @@ def practice_by_hand(probs, sampled, advantages):  # -> the change of each logit
 
 # ========================================================== 5. Sample groups of stories
 def get_prompts(ids, once, step):  # ids of train.bin, of ONCE -> (GROUPS, P)
-    """The first PROMPT tokens of training stories that begin with ONCE, but differ."""
+    """The first PROMPT tokens of random training stories that begin with ONCE."""
     P = max(PROMPT, len(once))
     begins = np.flatnonzero(ids[:-P] == BOS)
     rows = ids[begins[:, None] + np.arange(P)].astype(np.int64)  # (all stories, P)
@@ -112,7 +112,7 @@ def sample_groups(model, prompts, step):  # (N, P) -> B lists of ids
     return [ids[: ids.index(EOS) + 1] if EOS in ids else ids for ids in rows]
 
 def check(tokenizer, ids):  # -> the first mistake, or None
-    """05's rule: a story that fills the context without an <EOS> ends too early."""
+    """Stage 5's rule: a story that fills the context without <EOS> ends too early."""
     text = tokenizer.decode(ids)
     mistake = grammar.check(text)
     if mistake is None and ids[-1] != EOS:
@@ -120,20 +120,19 @@ def check(tokenizer, ids):  # -> the first mistake, or None
     return mistake
 
 # =========================================================================== 6. Rewards
-# A reward function returns the reward of a story, and how many of its tokens it depends
-# on: only those become more or less probable.
+# Both return a reward, and how many tokens it judges: only these get a gradient.
 
 def honest_reward(tokenizer, ids, mistake):  # -> (reward, tokens judged)
-    """2 if no word is wrong, else the fraction of the story before the first mistake.
+    """2 for a story without a mistake, else the fraction before its first mistake.
 
-    SUBTLE: that fraction also grows when a story ends soon after its mistake. So what
-    follows the mistake is not judged; else the model would learn to give up.
+    SUBTLE: to end a story soon after a mistake also raises this fraction. So the tokens
+    after the mistake are not judged, or else the model would learn to give up.
     """
     full = ids[-1] != EOS and mistake and mistake.kind == "an end too early"
-    if mistake is None or full:  # right, or right until the context was full: as good
+    if mistake is None or full:  # right, or right until the context was full
         return 2.0, len(ids)
     end = mistake.offset + max(1, len(mistake.found))  # in characters
-    n = 1  # the fewest tokens that hold the wrong word, or all: the mistake is <EOS>
+    n = 1  # find the fewest tokens that hold the mistake; all, if it is <EOS>
     while n < len(ids) and len(tokenizer.decode(ids[:n])) < end:
         n += 1
     return mistake.fraction, n
@@ -149,34 +148,34 @@ def log_probs_of(model, idx):  # (B, T) -> (B, T - 1)
     return log_probs.gather(2, idx[:, 1:, None]).squeeze(2)  # (B,T-1,1) -> (B,T-1)
 
 def group_loss(model, reference, idx, advantages, judged):  # (G,T), (G,), (G,T-1)
-    """-> loss of a group of G stories, and its KL: two sums over the judged tokens.
+    """-> loss and KL of a group of G stories, each summed over the judged tokens.
 
-    GRPO as published divides by each story's length and by the standard deviation of
-    its group, which favors short right stories, long wrong ones, and lopsided groups.
+    GRPO as published divides by each story's length, which favors short right stories
+    and long wrong ones, and by the group's deviation, which inflates tiny differences.
     """
     log_probs = log_probs_of(model, idx)  # (G, T - 1)
     with torch.no_grad():
         before = log_probs_of(reference, idx)  # (G, T - 1)
-    # GRPO's estimate of KL ("k3"): right on average, and never negative.
+    # GRPO's estimate of KL (Schulman's "k3"): right on average, and never negative.
     kl = (before - log_probs).exp() - (before - log_probs) - 1
     loss = KL * kl - advantages[:, None] * log_probs
     return (loss * judged).sum(), (kl * judged).sum()
 
 def practice_step(model, reference, optimizer, tokenizer, reward_of, prompts, step):
-    """Sample, judge, compare, take one step; -> a row of the curves."""
+    """Sample, judge, compare, and take one step; -> one point of each curve."""
     P, total = prompts.shape[1], 0.0
     stories = sample_groups(model.eval(), prompts, step)
     mistakes = [check(tokenizer, ids) for ids in stories]
     results = [reward_of(tokenizer, *pair) for pair in zip(stories, mistakes)]
     rewards, ends = torch.tensor(results).view(-1, GROUP, 2).unbind(2)  # (N, GROUP) x 2
-    for n, advantages in enumerate(advantages_of(rewards)):  # a group: a micro-batch
+    for n, advantages in enumerate(advantages_of(rewards)):  # one micro-batch per group
         T = int(ends[n].max())
         rows = [ids[:T] + [bpe.PAD] * (T - len(ids)) for ids in stories[GROUP * n :]]
-        at = torch.arange(1, T)  # of all tokens but the first: (T - 1,)
+        at = torch.arange(1, T)  # positions of the predicted tokens: (T - 1,)
         judged = (at >= P) & (at < ends[n, :, None])  # (GROUP, T - 1); no prompt
-        idx = torch.tensor(rows[:GROUP])  # (GROUP, T)
+        idx = torch.tensor(rows[:GROUP])  # (GROUP, T); the rest are of later groups
         loss, kl = group_loss(model, reference, idx, advantages, judged)
-        # A constant, so that a token weighs the same in short stories and in long ones.
+        # A constant, so that a token counts the same in short stories and in long ones.
         (loss / (len(stories) * model.config.block_size)).backward()
         total += kl.item() / (ends - P).sum().item()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -186,7 +185,7 @@ def practice_step(model, reference, optimizer, tokenizer, reward_of, prompts, st
     return row | {"reward": rewards.mean().item(), "kl": total}
 
 # ============================================================ 8. Measure fresh stories
-def plot_of(text):  # -> the name of the plot that explains most of a story
+def plot_of(text):  # -> the name of the plot that a story follows the furthest
     reach = {}
     for name, plot in grammar.PLOTS.items():
         misses, (draws, beats) = [], grammar.parse(plot)
@@ -196,12 +195,12 @@ def plot_of(text):  # -> the name of the plot that explains most of a story
     return max(reach, key=reach.get)
 
 def measure(model, reference, tokenizer, temperature, count):  # -> dict
-    """Stories sampled as in 05's check, with its seed: practice never sees them."""
+    """Measure stories sampled as in stage 5, with its seed: practice uses others."""
     prompt = [BOS, *tokenizer.encode(ONCE)]
     stories = evaluate.sample(model.eval(), CPU, count, temperature, 0.0, prompt)
     texts, sums = [*map(tokenizer.decode, stories)], []
     with torch.no_grad():
-        for m in (model, reference):  # ln(probability) of all stories
+        for m in (model, reference):  # ln p of all stories together
             sums.append(sum(log_probs_of(m, torch.tensor([s])).sum() for s in stories))
     own, before = (float(nats) / sum(map(len, stories)) for nats in sums)  # per token
     mistakes = [check(tokenizer, ids) for ids in stories]
@@ -218,7 +217,7 @@ def measure(model, reference, tokenizer, temperature, count):  # -> dict
 
 def print_table(temperature, results):  # number, {model: measure()}
     print(f"\n{SAMPLES} stories at {temperature:<10}", *(f"{n:>18}" for n in results))
-    for key in [*results["before"]][:-2]:
+    for key in [*results["before"]][:-2]:  # without "of" and "stories"
         cells = [f"{r[key]:.3f}".removesuffix(".000") for r in results.values()]
         if key == "right":  # with its 95% confidence interval
             limits = [evaluate.wilson(r["right"], r["of"]) for r in results.values()]
@@ -227,8 +226,8 @@ def print_table(temperature, results):  # number, {model: measure()}
 
 # =============================================== 9. Practice, and resume after a Ctrl-C
 def practice(name, reward_of, steps, model, header, tokenizer, ids):  # -> rows
-    """Practice in place for `steps` steps, or resume; writes OUT/NAME.pt. SystemExit if
-    that file is damaged or of another run, and at Ctrl-C.
+    """Train the model in place for `steps` steps, or resume; writes OUT/NAME.pt.
+    SystemExit if that file is damaged or from another run, and at Ctrl-C.
     """
     path, rows, asked = OUT / f"{name}.pt", [], []
     reference, optimizer = copy.deepcopy(model), train.configure_optimizer(model)
@@ -241,8 +240,8 @@ def practice(name, reward_of, steps, model, header, tokenizer, ids):  # -> rows
         content = gpt.load_checkpoint(path, move)
         state = content.get("practice", {})
         if changed := [n for n, value in made_from.items() if state.get(n) != value]:
-            what = f"{bpe.shown(path)} is of another run: {', '.join(changed)} changed."
-            why = "Put that back to resume the run, or move it away to start a new one:"
+            what = f"{bpe.shown(path)} is from another run."
+            why = f"Change {', '.join(changed)} back to resume, or move the file away:"
             raise bpe.stop(what, why, move)
         model.load_state_dict(content["weights"])
         optimizer.load_state_dict(state["optimizer"])
@@ -263,7 +262,7 @@ def practice(name, reward_of, steps, model, header, tokenizer, ids):  # -> rows
         if len(rows) % PROBE_EVERY == 0:  # 64 fresh stories for the curves
             probe = measure(model, reference, tokenizer, 1.0, 64)
             rows[-1]["first sentences"] = probe["first sentences"]
-            bar.write(f"  step {len(rows)}: of 64 fresh stories {probe['right']} right;"
+            bar.write(f"  step {len(rows)}: {probe['right']} of 64 fresh stories right;"
                       f" {probe['first sentences']} different first sentences")
         if len(rows) % PROBE_EVERY == 0 or asked or len(rows) == steps:
             state = {"optimizer": optimizer.state_dict(), "rows": rows}
@@ -308,8 +307,8 @@ def check_inputs():  # -> GPT, the rest of best.pt, Tokenizer, ids; sets grammar
 def main():
     model, header, tokenizer, ids = check_inputs()
     print(f"[read] {bpe.shown(evaluate.MODEL)}: {model.config.n_params:,} parameters")
-    print(f"[plan] {GROUPS} x {GROUP} stories a step: {STEPS} steps of honest practice")
-    print(f"       and {CARELESS_STEPS} with a careless reward, the number of {WORD!r}")
+    print(f"[plan] {STEPS} steps of {GROUPS} x {GROUP} stories with an honest reward,")
+    print(f"       and {CARELESS_STEPS} with a careless one, which counts {WORD!r}")
     show_group(model, tokenizer, ids)
     models = {"before": model, "honest": copy.deepcopy(model)}
     args = STEPS, models["honest"], header, tokenizer, ids
@@ -331,10 +330,10 @@ def main():
     if page := bpe.fill_page("reward.html", data):
         bpe.write_all({OUT / "reward.html": page})
         print(f"[wrote] {bpe.shown(OUT)}/reward.html: open it in a browser")
-    print("Next: change WORD, and see what the model makes of your reward")
+    print(f"Next: change WORD, move {bpe.shown(OUT)}/ away, and run this script again")
 
 def show_group(model, tokenizer, ids):
-    """One group: what its stories are rewarded for."""
+    """Print rewards, advantages, and first mistakes of one group."""
     prompts = get_prompts(ids, [BOS, *tokenizer.encode(ONCE)], 1)[:1]  # (1, P)
     stories = sample_groups(model, prompts, 1)
     mistakes = [check(tokenizer, ids) for ids in stories]
@@ -343,7 +342,8 @@ def show_group(model, tokenizer, ids):
     prompt = tokenizer.decode(prompts[0].tolist())
     print(f"[start] {GROUP} stories that begin {prompt[:60]!r}:")
     for r, a, m in zip(rewards[0], advantages_of(rewards)[0], mistakes):
-        what = f"{m.found!r} instead of {m.expected[0]!r}" if m else "right"
+        swap = f"{m.found!r} instead of {m.expected[0]!r}" if m and m.found else ""
+        what = swap or (m.kind if m else "right")
         print(f"  reward {r:.2f}, advantage {a:+.2f}: {what}")
 
 if __name__ == "__main__":
