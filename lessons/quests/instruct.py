@@ -2,7 +2,7 @@
 # requires-python = ">=3.10"
 # dependencies = ["torch==2.13.0", "numpy", "regex", "tqdm"]
 # ///
-"""Side quest: ask for a story. Fine-tune your model so that it does what you request.
+"""Side quest: ask for a story. Fine-tune your model so that it follows requests.
 
 READS   artifacts/04_train/best.pt, artifacts/02_prepare/, artifacts/01_bpe/, and
         lessons/practice_stories.py, which makes and checks pairs of request and story
@@ -39,13 +39,13 @@ import torch  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 # ============================================================= 2. Constants: edit these
-STEPS = 2400  # weight updates; half as many: half the time, more words are missed
+STEPS = 3300  # weight updates; half as many: half the time, more words are missed
 PAIRS = 7  # rows of a batch that are a request and its story, and ...
-PLAIN = 1  # ... rows of train.bin; 0: it gets worse at stories that nobody asked for
-CUT = 3  # 2 of 3 batches hold CUT times as many rows, but only their first 1/CUT; see
+PLAIN = 1  # ... rows of train.bin; 0: the model gets worse at plain stories
+CUT = 3  # 2 of 3 batches hold CUT times as many rows, each cut to its first 1/CUT; see
 #          get_batch(); 1: all rows whole, and far fewer wishes are kept
-SAD = 0.25  # fraction of sad endings in training; 0.5: fewer pairs for 24 happy plots
-MAX_LR = 3e-3  # highest learning rate; pretraining had 6e-3
+SAD = 0.25  # fraction of sad endings in training; 0.5: fewer for the 24 happy plots
+MAX_LR = 3e-3  # highest learning rate; pretraining used 6e-3
 REQUESTS = 200  # in the evaluation; more: narrower intervals, but more time
 TEMPERATURE = 0.3  # of sampling; at the 0.8 of 06_sample.py, fewer wishes are kept
 SEED = 1  # of pairs and samples; another seed: other requests, other stories
@@ -63,22 +63,22 @@ PHRASINGS = [  # the second is like those of TinyStories-Instruct
 ]
 
 # ============================================================= 3. Glossary of this file
-# B, T      rows of a batch, PAIRS + PLAIN (8); positions of a row, block_size (256)
+# B, T      rows x positions of a batch: 8 x 256, or 24 x 85 if the rows are cut
 # request   what a user asks for: three words, an ending, and perhaps a hero: the wishes
-# answer    the story that the model generates after it; pair: a request and a right one
+# answer    the story that the model generates after it; pair: both, by the grammar
 Request = namedtuple("Request", "words hero ending")
 
 # ============================ 4. The idea: train on the answer, and not on the request
-# A pretrained model continues a text. So to make it answer requests, train it further
-# on requests and their answers: supervised fine-tuning (SFT, arXiv 2203.02155). It is
-# to learn to answer, not to ask, so the targets inside the request are masked.
+# A pretrained model only continues a text. To make it answer requests, train it further
+# on requests and their answers: supervised fine-tuning (SFT, arXiv 2203.02155). It
+# should learn to answer, not to ask, so the targets inside the request are masked.
 
 def masked_loss(losses, targets):  # T losses in nats, T targets -> their mean
     """Two tokens of a request, then an answer of two tokens: (0.5 + 0.1) / 2.
 
     >>> masked_loss([7.0, 9.0, 0.5, 0.1], [gpt.IGNORE, gpt.IGNORE, 41, 42])
     0.3
-    >>> masked_loss([7.0, 9.0], [gpt.IGNORE, gpt.IGNORE])  # nothing left: not 0 / 0
+    >>> masked_loss([7.0, 9.0], [gpt.IGNORE, gpt.IGNORE])  # 03_model.py: NaN
     0.0
     """
     counted = [loss for loss, i in zip(losses, targets) if i != gpt.IGNORE]
@@ -100,14 +100,14 @@ def write_request(request, phrasing):  # Request, one of PHRASINGS -> str
     return phrasing.format(**fields, ending=request.ending)
 
 def prompt_of(tokenizer, text):  # -> list of ids
-    """<BOS> request <BOS>. The second <BOS> says, as "assistant:" does in the chat
-    template of a large model: the request ends, now answer.
+    """<BOS> request <BOS>. The second <BOS> does what <|assistant|> does in the chat
+    template of a large model: it ends the request, and the answer follows.
     """
     return [bpe.BOS, *tokenizer.encode(text), bpe.BOS]
 
 def pair_row(prompt, story, T):  # ids, ids -> (T,) inputs, (T,) targets; or None
     """Targets are the next tokens, but IGNORE inside the request and after <EOS>. None
-    if the pair does not fit: the model is to learn where stories end.
+    if the pair does not fit: a story without its end would teach not to end.
     """
     ids = [*prompt, *story, bpe.EOS]
     if len(ids) > T + 1:
@@ -120,11 +120,11 @@ def pair_row(prompt, story, T):  # ids, ids -> (T,) inputs, (T,) targets; or Non
     return x, y
 
 def is_held_out(words):  # -> bool
-    """Are these words, in any order, only for the evaluation? By a hash, one in ten."""
+    """Is this combination, in any order, only for the evaluation? One in ten is."""
     return zlib.crc32(" ".join(sorted(words)).encode()) % 10 == 0
 
 def requests(grammar, seed, held_out, count=10**9):  # -> (Request, its text, a story)
-    """Yields `count`, no combination of words twice; half of them name a hero."""
+    """Yield `count`, no combination of words twice; about half name a hero."""
     rng, seen, sad = random.Random(seed), set(), 0.5 if held_out else SAD
     for words, hero, ending, story in grammar.pairs(10**9, seed, sad):
         if is_held_out(words) == held_out and frozenset(words) not in seen:
@@ -137,11 +137,11 @@ def requests(grammar, seed, held_out, count=10**9):  # -> (Request, its text, a 
 # ============================================================= 6. Batches, and training
 
 def get_batch(grammar, tokenizer, tokens, n):  # -> (B, T) inputs, (B, T) targets
-    """PAIRS new pairs and PLAIN rows of train.bin. Batch n depends on n and SEED alone,
-    so a run can resume anywhere. Each pair has targets, so the loss is never 0 / 0.
+    """PAIRS new pairs and PLAIN rows of train.bin. Batch n depends on n and constants
+    only, so a run can resume anywhere. No pair is all request: the loss is never 0 / 0.
     """
-    # The first sentences of a story show whether the request was understood: there the
-    # plot is chosen. So most batches are beginnings; whole ones keep the rest intact.
+    # The first sentences of a story choose its plot, so they show whether the request
+    # was read. So most batches hold beginnings only, until the last fifth of a run.
     short = n % 3 > 0 and n < 0.8 * STEPS
     k, T, rows = CUT if short else 1, tokens.block_size, []
     for _, text, story in requests(grammar, SEED * 10**6 + n, held_out=False):
@@ -154,7 +154,7 @@ def get_batch(grammar, tokenizer, tokens, n):  # -> (B, T) inputs, (B, T) target
     return x[:, : T // k], y[:, : T // k]
 
 def fine_tune(model, grammar, tokenizer, tokens, state, header):
-    """STEPS steps of 04_train.py; SystemExit at Ctrl-C. state: of last.pt, or None."""
+    """STEPS steps as in 04_train.py; SystemExit at Ctrl-C. state: of last.pt or None."""
     optimizer, step = train.configure_optimizer(model.train()), 0
     if state:
         model.load_state_dict(state["weights"])
@@ -196,7 +196,7 @@ def answer(model, tokenizer, texts, seed):  # requests -> [(story, did it end?)]
     for length in tqdm(sorted(set(lengths)), "answering", leave=False, delay=1):
         numbers = [i for i in range(len(texts)) if lengths[i] == length]
         prompts = [prompt_of(tokenizer, texts[i]) for i in numbers]
-        first = (seed * 1000 + length) * 10_000  # random numbers of its own for each
+        first = (seed * 1000 + length) * 10_000  # each length has its own seeds
         rows = sample.generate_all(model, prompts, T - length, settings, first)
         for i, ids in zip(numbers, rows):
             answers[i] = tokenizer.decode(ids).strip(), ids[-1] == bpe.EOS
@@ -210,7 +210,7 @@ def wishes_kept(grammar, request, story):  # -> {wish: [bool, ...]}
     return {"each word": used, "all words": [all(used)], "hero": hero, "ending": ending}
 
 def measure(grammar, asked, answers):  # -> {wish: [bool, ...]} over all requests
-    """And, as if it were a wish, whether the story has no mistake at all."""
+    """And, as if it were a wish: did the story end, and is it without a mistake?"""
     total = {}
     for request, (story, ended) in zip(tqdm(asked, "checking", leave=False), answers):
         right = {"story right": [ended and not grammar.check(story)]}
@@ -264,12 +264,12 @@ def find_state(fingerprint):  # -> content of last.pt, or None; or SystemExit
     return state
 
 def read_request(grammar, text):  # what a user typed -> Request
-    """SystemExit if no word of it can be asked for; the ending may be left out."""
+    """SystemExit if no word can be asked for. An ending that is not named is happy."""
     hero, text, (_, drawn) = grammar.hero_of(text), text.lower(), grammar.word_plots()
     names = hero.lower().split() if hero else []
     words = [word for word in grammar.known_words(text) if word not in names]
     if not words:
-        what = f"No word of {text!r} is one that a story can be asked for."
+        what = f"No word of {text!r} is one of the words that you can ask for."
         why = f"The {len(drawn)} are: {', '.join(random.sample(sorted(drawn), 7))}, ..."
         raise bpe.stop(what, why, TRY)
     odd = {*grammar.WHOLE_WORD.findall(text)} - {*names, *words[:3]}
@@ -330,7 +330,7 @@ def tell(text):  # answer one request, and say which wishes the story keeps
     if grammar:
         request = read_request(grammar, text)
         text = write_request(request, PHRASINGS[0])
-    else:  # as typed; but a story must fit the context, too
+    else:  # as typed, but shortened, so that a story fits the context, too
         text = text.encode(errors="replace")[:100].decode(errors="ignore")
     print(f"[start] {bpe.shown(OUT / 'model.pt')} reads {text!r}:\n")
     ((story, ended),) = answer(model.eval(), tokenizer, [text], SEED)

@@ -10,7 +10,7 @@ WRITES  artifacts/picture/: model.pt, the model that sees, and its training stat
         picture.html, which shows where the model looked before each word
 RUN     python lessons/quests/picture.py   (stopped? the same command resumes)
         python lessons/quests/picture.py "red kite, fox, beach, rain"   your own picture
-TAKES   about 5 minutes on 2 cores of an Intel Xeon, torch 2.13.0, 2026-11-26
+TAKES   about 4 minutes on 2 cores of an Intel Xeon, torch 2.13.0, 2026-11-26
 LESSON  lessons/quests/picture.md
 """
 # =========================================================================== 1. Imports
