@@ -65,7 +65,7 @@ PHRASINGS = [  # the second is like those of TinyStories-Instruct
 # ============================================================= 3. Glossary of this file
 # B, T      rows x positions of a batch: 8 x 256, or 24 x 85 if the rows are cut
 # request   what a user asks for: three words, an ending, and perhaps a hero: the wishes
-# answer    the story that the model generates after it; pair: both, by the grammar
+# answer    the story that the model generates; pair: a request and a story that fits it
 Request = namedtuple("Request", "words hero ending")
 
 # ============================ 4. The idea: train on the answer, and not on the request
@@ -107,7 +107,7 @@ def prompt_of(tokenizer, text):  # -> list of ids
 
 def pair_row(prompt, story, T):  # ids, ids -> (T,) inputs, (T,) targets; or None
     """Targets are the next tokens, but IGNORE inside the request and after <EOS>. None
-    if the pair does not fit: a story without its end would teach not to end.
+    if the pair does not fit: cut, it would not show how a long story ends.
     """
     ids = [*prompt, *story, bpe.EOS]
     if len(ids) > T + 1:
@@ -137,8 +137,8 @@ def requests(grammar, seed, held_out, count=10**9):  # -> (Request, its text, a 
 # ============================================================= 6. Batches, and training
 
 def get_batch(grammar, tokenizer, tokens, n):  # -> (B, T) inputs, (B, T) targets
-    """PAIRS new pairs and PLAIN rows of train.bin. Batch n depends on n and constants
-    only, so a run can resume anywhere. No pair is all request: the loss is never 0 / 0.
+    """PAIRS new pairs and PLAIN rows of train.bin. Batch n depends only on n and the
+    constants, so a run can resume anywhere. Each has targets: no loss is 0 / 0.
     """
     # The first sentences of a story choose its plot, so they show whether the request
     # was read. So most batches hold beginnings only, until the last fifth of a run.
@@ -154,7 +154,7 @@ def get_batch(grammar, tokenizer, tokens, n):  # -> (B, T) inputs, (B, T) target
     return x[:, : T // k], y[:, : T // k]
 
 def fine_tune(model, grammar, tokenizer, tokens, state, header):
-    """STEPS steps as in 04_train.py; SystemExit at Ctrl-C. state: of last.pt or None."""
+    """STEPS steps as in 04_train.py; SystemExit at Ctrl-C. state: last.pt, or None."""
     optimizer, step = train.configure_optimizer(model.train()), 0
     if state:
         model.load_state_dict(state["weights"])
@@ -302,7 +302,7 @@ def main():
     print(f"[plan] {rows.count(None)} of 500 pairs do not fit {T} tokens: left out")
     if rows.count(None) > 250:
         why = "The context length of best.pt is too short for requests and stories."
-        raise bpe.stop("Too many are left out.", why, "Choose a SIZE in 03 with 256.")
+        raise bpe.stop("Too few fit.", why, "Choose a SIZE in 03 with block_size 256.")
     model, tokens = copy.deepcopy(base), train.Tokens(DATA / "train.bin", T, SEED)
     fine_tune(model, grammar, tokenizer, tokens, state, header)
     evaluate(base, model.eval(), grammar, tokenizer)
