@@ -334,7 +334,7 @@ def test_one_command_samples_votes_trains_and_shows(ready, bpe, gpt):
 
 
 def test_what_is_missing_or_of_another_kind_is_three_lines(ready, gpt, bpe):
-    ready.refuses(ME, "There is no python", "vote, train, or show", arguments=["voet"])
+    ready.refuses(ME, "Unknown command: python", "vote, train, or show", arguments=["voet"])
     ready.edit(ME, TASTE="animals")  # the text of this workshop has no grammar
     ready.refuses(ME, 'TASTE = "animals" cannot vote', "short", "vote")
     ready.edit(ME, TASTE="cats")

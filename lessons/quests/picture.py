@@ -36,7 +36,7 @@ from tqdm import tqdm  # noqa: E402
 # ============================================================= 2. Constants: edit these
 STEPS = 3000  # of training; 500: it sees animals, places, and weather, but few toys
 BATCH = 16  # pictures with stories per step; 4: more noise, less time
-MAX_LR = 2e-3  # highest learning rate; ten times less: it learns to see more slowly
+MAX_LR = 2e-3  # highest learning rate; a third of what pretraining used
 TESTS = 300  # pictures per row of the table at the end; more: narrower intervals
 PATCH = 8  # pixels along a side of a patch; 16: 9 patches and a coarser map on the page
 SEED = 1  # of pictures, stories, and samples; another seed: different ones

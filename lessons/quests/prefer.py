@@ -297,7 +297,7 @@ def check_inputs():  # -> which command, GPT, checkpoint, Tokenizer, grammar or 
     bpe.one_of(ME, "TASTE", TASTE, ["animals", "short"])
     if sys.argv[1:] not in ([], ["vote"], ["train"], ["show"]):
         why = "The word can be vote, train, or show; without one, it trains and shows."
-        raise bpe.stop(f"There is no {COMMAND}.", why, f"python {ME}")
+        raise bpe.stop(f"Unknown command: {COMMAND}", why, f"python {ME}")
     if sys.argv[1:] == ["vote"] and not (sys.stdin and sys.stdin.isatty()):
         why = "You vote by typing; here standard input is closed, or not a terminal."
         raise bpe.stop("Nobody can vote here.", why, f"In a terminal: python {ME} vote")
