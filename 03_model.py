@@ -140,7 +140,7 @@ class CausalSelfAttention(nn.Module):
     def qkv(self, x):  # (B, T, C) -> three times (B, H, T, D)
         B, T, C = x.shape
         # view cuts each vector of C into H vectors of D; only then may transpose swap
-        # H and T. A single view to (B, H, T, D) would mix up different tokens.
+        # H and T. Reshaped straight to (B, H, T, D), different tokens would mix.
         return (
             part.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)
             for part in self.c_attn(x).split(C, dim=2)  # (B, T, 3C) -> 3 x (B, T, C)
@@ -152,6 +152,7 @@ class CausalSelfAttention(nn.Module):
         if cache is not None:
             k, v = cache.append(k, v)  # (B, H, T, D) -> (B, H, S, D)
         drop = self.dropout if self.training else 0.0
+        bias = bias if bias is None else bias.to(q.dtype)  # else bfloat16 is slower
         # In bfloat16 on a CPU torch's own attention is slower than ours.
         slow = q.dtype == torch.bfloat16 and q.device.type == "cpu" and not drop
         if slow or 1 < T < k.shape[2]:  # after a past, is_causal would be misaligned
@@ -159,7 +160,7 @@ class CausalSelfAttention(nn.Module):
         elif bias is None:  # the same as one operation; one token may see everything
             y = F.scaled_dot_product_attention(q, k, v, None, drop, is_causal=T > 1)
         else:  # bias contains the mask
-            y = F.scaled_dot_product_attention(q, k, v, bias.to(q.dtype), drop)
+            y = F.scaled_dot_product_attention(q, k, v, bias, drop)
         y = y.transpose(1, 2).reshape(B, T, C)  # (B,H,T,D) -> (B,T,H,D) -> (B,T,C)
         return F.dropout(self.c_proj(y), self.dropout, self.training)
 

@@ -284,7 +284,8 @@ def check_device(model, tokens, plan, device):
     if device.type == "mps" and (max(rows, V) > 32_766 or CHECKPOINTING and DROPOUT):
         what = f"Wrong on an Apple GPU: {rows:,} tokens at once, vocabulary {V:,}."
         why = "Both must be below 32,767, and CHECKPOINTING needs DROPOUT = 0.0."
-        raise bpe.stop(what, why, HINT)
+        how = 'Set DEVICE = "cpu", then: python 04_train.py'
+        raise bpe.stop(what, why, HINT if rows > 32_766 else how)
     for place in ("cpu", device):
         twin = copy.deepcopy(model).to(place).eval()
         run = torch.compile(twin) if COMPILE and results else twin
@@ -356,9 +357,9 @@ def loss_limit(meta):  # -> nats per target that no model can beat; None if unkn
         nats = importlib.import_module("practice_stories").limit().nats
         return nats * valid["stories"] / (valid["tokens"] - valid["stories"])
 
-def move_command():  # -> the command that keeps a run under another name
+def move_command():  # -> the command that keeps this run and starts a new one
     new = bpe.shown(OUT) + time.strftime(".%m%d-%H%M%S")
-    return shlex.join(["mv", bpe.shown(OUT), new])
+    return shlex.join(["mv", bpe.shown(OUT), new]) + " && python 04_train.py"
 
 def find_state(fingerprint):  # -> content of last.pt, or None: nothing to resume
     """SystemExit if the folder holds another run: nothing is renamed unasked."""
@@ -366,7 +367,7 @@ def find_state(fingerprint):  # -> content of last.pt, or None: nothing to resum
     paths = [path for path in (OUT / "last.pt", OUT / "best.pt") if path.exists()]
     if not paths:
         return None
-    state = gpt.load_checkpoint(paths[0], f"{move_command()}   # and run it again")
+    state = gpt.load_checkpoint(paths[0], move_command())
     before = state.get("fingerprint", {})
     names = {"data": "train.bin", "code": "the code of 03_model.py",
              "model": "the first weights (SIZE, SEED in 03_model.py; START_FROM)"}
@@ -526,7 +527,7 @@ def check_constants():
         raise bpe.unusable(me, "START_FROM", START_FROM, "None, or a best.pt's path")
     if START_FROM and (bpe.HERE / START_FROM).resolve().is_relative_to(OUT.resolve()):
         what = f"START_FROM = {START_FROM!r} is in the folder that this run writes to."
-        why = "Move that run away, and name its new place in START_FROM:"
+        why = "Put the run's new name, which is in this command, into START_FROM, then:"
         raise bpe.stop(what, why, move_command())
 
 def read_inputs():  # -> (model, tokenizer, [Tokens to train on, to validate on], meta)

@@ -453,7 +453,19 @@ def length(text, path):
     return [] if 1200 <= words <= 1800 else [f"{words:,} words, not 1,200 to 1,800"]
 
 
+def reading_time(text, path):
+    """Prose at 200 words a minute, code and output at 10 lines a minute, to 5 minutes."""
+    said = [int(n) for n in re.findall(r"(\d+)\s+minutes\s+to\s+read", text)]
+    if len(said) != (1 if path in LESSONS else min(1, len(said))):
+        return [f"one line must say the minutes to read, not {len(said)}"]
+    lines = sum(bool(line.strip()) for _, body in fences(text) for line in body)
+    minutes = count_words(text) / 200 + lines / 10
+    wrong = [n for n in said if abs(n - minutes) > 2.5]
+    return [f"{n} minutes to read, but they are {minutes:.1f}" for n in wrong]
+
+
 EVERYWHERE = [excerpts, diffs, examples, constants, links, mermaid, hardware, style]
+EVERYWHERE += [reading_time]
 LESSONS_ONLY = [parts, length]
 
 

@@ -107,7 +107,7 @@ def prompt_of(tokenizer, text):  # -> list of ids
 
 def pair_row(prompt, story, T):  # ids, ids -> (T,) inputs, (T,) targets; or None
     """Targets are the next tokens, but IGNORE inside the request and after <EOS>. None
-    if the pair does not fit: cut, it would not show how a long story ends.
+    if the pair does not fit: nor would the model have room to finish its story.
     """
     ids = [*prompt, *story, bpe.EOS]
     if len(ids) > T + 1:
