@@ -307,11 +307,11 @@ def check_inputs():
     paths = {}
     for name, path, sha256 in texts:
         paths[name] = path = (bpe.HERE / path).resolve()
-        bpe.need(path, "01_bpe.py")
-        if bpe.sha256_of(path) != sha256:
-            what = f"{bpe.shown(path)} has changed since stage 1 ran."
+        found = bpe.sha256_of(path) if path.is_file() else None
+        if found != sha256:
+            what = "has changed since stage 1 ran" if found else "is missing"
             why = "The tokenizer was trained on its old contents."
-            raise bpe.stop(what, why, again)
+            raise bpe.stop(f"{bpe.shown(path)} {what}.", why, again)
     return tokenizer, meta, paths
 
 def check_encoder(tokenizer, stories):
