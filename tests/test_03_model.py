@@ -270,6 +270,22 @@ def test_in_bfloat16_the_penalty_is_the_same_up_to_its_8_bits(gpt):
         torch.testing.assert_close(loss, exact, rtol=0.02, atol=0.0)
 
 
+def test_in_bfloat16_the_penalty_does_not_make_the_scores_float32(gpt, monkeypatch):
+    # A sum of both would be float32, twice as large: half of a run would be slower.
+    by_hand, seen = gpt.attention_by_hand, []
+
+    def watch(q, k, v, bias):
+        seen.append((q.dtype, bias.dtype))
+        return by_hand(q, k, v, bias)
+
+    monkeypatch.setattr(gpt, "attention_by_hand", watch)
+    model, idx = gpt.GPT(gpt.GPTConfig(**SMALL)).train(), random_ids(2, 16)
+    model.alibi = torch.tensor(0.8)
+    with torch.autocast("cpu", torch.bfloat16):
+        model(idx)
+    assert seen == [(torch.bfloat16, torch.bfloat16)] * 2  # one per block
+
+
 def test_a_number_and_a_tensor_are_the_same_strength(model):
     # Training sets a tensor: torch.compile would compile anew for each new number.
     idx = random_ids(2, 16)
