@@ -313,10 +313,10 @@ def test_damaged_state_and_other_settings_are_refused_and_nothing_is_lost(world)
     assert world.run(ME).returncode == 0
     content = path.read_bytes()
     world.edit(ME, LR=1e-5)
-    world.refuses(ME, "another run", "LR", "mv artifacts/reward/honest.pt")
+    world.refuses(ME, "another run", "LR", "mv -i artifacts/reward/honest.pt")
     assert path.read_bytes() == content
     path.write_bytes(content[:1000])
-    world.refuses(ME, "cannot be read", "mv artifacts/reward/honest.pt")
+    world.refuses(ME, "cannot be read", "mv -i artifacts/reward/honest.pt")
     assert len(path.read_bytes()) == 1000
 
 

@@ -107,7 +107,7 @@ def prompt_of(tokenizer, text):  # -> list of ids
 
 def pair_row(prompt, story, T):  # ids, ids -> (T,) inputs, (T,) targets; or None
     """Targets are the next tokens, but IGNORE inside the request and after <EOS>. None
-    if the pair does not fit: nor would the model have room to finish its story.
+    if the pair does not fit: the model could not finish such a story, either.
     """
     ids = [*prompt, *story, bpe.EOS]
     if len(ids) > T + 1:
@@ -125,7 +125,7 @@ def is_held_out(words):  # -> bool
 
 def requests(grammar, seed, held_out, count=10**9):  # -> (Request, its text, a story)
     """Yield `count`, no combination of words twice; about half name a hero."""
-    rng, seen, sad = random.Random(seed), set(), 0.5 if held_out else SAD
+    rng, seen, sad = random.Random(str(seed)), set(), 0.5 if held_out else SAD
     for words, hero, ending, story in grammar.pairs(10**9, seed, sad):
         if is_held_out(words) == held_out and frozenset(words) not in seen:
             seen.add(frozenset(words))
@@ -223,8 +223,8 @@ def print_table(columns):  # {title: {wish: [bool, ...]}}
     for wish in columns["after"]:
         print(f"  {wish:12}", end="")
         for bools in (column[wish] for column in columns.values()):
-            low, high = evaluation.wilson(sum(bools), len(bools))
-            print(f"{np.mean(bools):9.0%} ({low:4.0%} to {high:4.0%})", end="")
+            low, high = evaluation.wilson(sum(bools), n := max(1, len(bools)))
+            print(f"{sum(bools) / n:9.0%} ({low:4.0%} to {high:4.0%})", end="")
         print()
 
 def bits_per_byte(model, tokenizer, valid):  # held-out plain stories -> float
@@ -277,7 +277,7 @@ def read_request(grammar, text):  # what a user typed -> Request
         print(f"[note] left out (unknown, or a fourth word): {', '.join(odd)}")
     if not set.intersection(*(drawn[word] for word in words[:3])):
         print("[note] no plot draws all of these words: expect one to be missing")
-    ending = "sad" if re.search(r"\bsad|badending", text) else "happy"
+    ending = "sad" if re.search(r"\bsad|\bbad ?ending|unhapp", text) else "happy"
     return Request(words[:3], hero, ending)
 
 # ============================================================================== 9. Main

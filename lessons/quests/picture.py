@@ -82,7 +82,7 @@ try:  # {"toy": {"ball": ["disc * 0 0 6 6", "disc white 0 0 2 6"], ...}, ...}
     WORDS = {what: [*THINGS[what]] for what in "animal color toy place weather".split()}
     PAINT = THINGS["color"] | THINGS["paint"]  # {"red": [215, 45, 40], ...}
 except (OSError, LookupError, TypeError, ValueError) as error:
-    why = f"It says how everything in a picture is drawn ({error!r})."
+    why = f"Fix it ({error!r}), or undo all edits of both files with:"
     raise bpe.stop(f"{bpe.shown(DRAWINGS)} cannot be read.", why, REPAIR) from None
 Y, X = np.ogrid[:SIDE, :SIDE]  # (SIDE, 1), (1, SIDE)
 # Half the width of a shape at height y, which runs from -1 (top) to 1 (bottom):
@@ -118,8 +118,8 @@ def draw(scene, rng):  # -> (SIDE, SIDE, 3) uint8, a new picture each time
 
 # ============================================================= 6. Examples for training
 def kind_of(scene):
-    """Training uses only "seen" scenes. "new pair": there this toy never has this color
-    (8 of 72 pairs). "new triple": there it does, but never at this place."""
+    """Training uses only "seen" scenes. "new pair": training never has this toy in this
+    color (8 of 72 pairs). "new triple": it does, but never at this place."""
     color, toy, place = (WORDS[w].index(scene[w]) for w in ("color", "toy", "place"))
     if (color + toy) % len(WORDS["color"]) == 0:
         return "new pair"
@@ -193,7 +193,7 @@ def resume(model, optimizer, header):  # -> steps done; SystemExit if of another
     if changed := ", ".join(name for name in now if before.get(name) != now[name]):
         what = f"{bpe.shown(MODEL)} is from another run. Changed: {changed}."
         why = "Change that back to use the model, or move it away to start a new run:"
-        raise bpe.stop(what, why, f"mv {bpe.shown(MODEL)} {bpe.shown(MODEL)}.old")
+        raise bpe.stop(what, why, f"mv -i {bpe.shown(MODEL)} {bpe.shown(MODEL)}.old")
     model.load_state_dict(state["seeing"])
     optimizer.load_state_dict(state["optimizer"])
     print(f"[read] {bpe.shown(MODEL)}: step {state['step']:,} of {STEPS:,}")
@@ -250,7 +250,7 @@ def measure(model, tokenizer, grammar, tests, before):  # before: stories, untra
     for kind, (scenes, pictures, _) in tests.items():
         stories = [tokenizer.decode(ids) for ids in model.tell(pictures)]
         show_row(kind, scenes, stories)
-    show_row("other picture", [*scenes[1:], scenes[0]], stories)  # the control
+    show_row("other picture", [*scenes[1:], scenes[0]], stories)  # new triples
     print("  by chance     ", *(f"{100 / len(w):5.0f}{'':8}" for w in WORDS.values()))
     right = [grammar.check(s, grammar.SCENE_PLOTS) for s in stories].count(None)
     low, high = evaluate.wilson(right, TESTS)
@@ -287,7 +287,7 @@ def check_inputs():  # -> SeeingGPT, Tokenizer, grammar, header; or SystemExit
     try:
         ids, _ = encode(tokenizer, make_examples(grammar, 300, stream=2**41)[2])
     except (LookupError, TypeError, ValueError) as error:
-        why = f"A word, a kind of shape, a color, or a number is wrong: {error}."
+        why = f"Fix a wrong word, shape, color, or number ({error}), or undo all edits:"
         raise bpe.stop(f"{bpe.shown(DRAWINGS)} cannot be drawn.", why, REPAIR) from None
     if P + ids.shape[1] > model.config.block_size:
         what = f"{P} patches and a story of {ids.shape[1]} tokens are too many."
@@ -340,10 +340,10 @@ def main():
     told = zip(which, model.tell(pictures[which]))
     rows = [page_row(model, tokenizer, scenes[i], pictures[i], ids) for i, ids in told]
     print("", ", ".join(rows[0]["scene"].values()), rows[0]["story"], "", sep="\n")
-    data = {"side": SIDE, "patch": PATCH, "special": len(bpe.SPECIAL_TOKENS)}
-    page = MODEL.with_name("picture.html")
-    bpe.write_all({page: bpe.fill_page(page.name, data | {"scenes": rows})})
-    print(f"[wrote] {bpe.shown(page)}: tap a word to see where the model looked")
+    data = dict(side=SIDE, patch=PATCH, special=len(bpe.SPECIAL_TOKENS), scenes=rows)
+    if page := bpe.fill_page("picture.html", data):
+        bpe.write_all({(path := MODEL.with_name("picture.html")): page})
+        print(f"[wrote] {bpe.shown(path)}: tap a word to see where the model looked")
     print(f'Next: python {ME} "red kite, fox, beach, rain"')
 
 if __name__ == "__main__":

@@ -32,8 +32,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path[:0] = [str(ROOT)]
 # `import 01_bpe` is a syntax error (a name cannot start with a digit), hence:
 bpe = importlib.import_module("01_bpe")
+training = importlib.import_module("04_train")  # before 03: it sets up torch
 gpt = importlib.import_module("03_model")
-training = importlib.import_module("04_train")
 evaluation = importlib.import_module("05_eval")
 
 import torch  # noqa: E402  the stages have said so if a package is missing
@@ -158,7 +158,7 @@ def vote(texts, made_from):
             votes.append({"1": 1, "2": 2, "s": 0}[answer])
             write("votes-you.json", made_from, votes)
     count = len(votes) - votes.count(0)
-    print(f"\n[wrote] votes-you.json: {count} votes, {len(votes) - count} skips")
+    print(f"\n[check] votes-you.json: {count} votes, {len(votes) - count} skips")
     print(f"Next: python {ME} {'train' if count >= LEAST else 'vote'}")
 
 # ============================================================================= 8. Train
@@ -227,7 +227,7 @@ def train(model, reference, content, duels, prompt, run, path, tokenizer, gramma
             rest = test, test_refs, prompt, tokenizer, grammar
             rows.append(row := {"step": step} | evaluate(model, reference, *rest))
             tqdm.write(f"{step:6}{row['accuracy']:20.0%}{row['kl']:11.1f}"
-                       f"{row.get('animals', '-'):16}{row.get('right', '-'):14}")
+                       f"{row.get('animals', '-'):>16}{row.get('right', '-'):>14}")
         if step in due or asked:
             state = {"weights": model.state_dict(), "optimizer": optimizer.state_dict()}
             state |= {"run": run, "prefer_step": step, "rows": rows}
@@ -322,7 +322,7 @@ def get_duels(who, pairs, texts, made_from, grammar):  # -> votes, duels
     print(f"[read] votes-{who}.json: {len(duels)} votes, {votes.count(0)} skips")
     if len(duels) < LEAST:
         what = f"{len(duels)} votes are too few to train: the minimum is {LEAST}."
-        raise bpe.stop(what, "Every sixth of them is held out.", f"python {ME} vote")
+        raise bpe.stop(what, "Vote on more pairs, or raise PAIRS.", f"python {ME} vote")
     return votes, duels
 
 # ============================================================================= 11. Main

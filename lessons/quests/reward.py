@@ -29,8 +29,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path[:0] = [str(ROOT)]
 # `import 01_bpe` is a syntax error (a name cannot start with a digit), hence:
 bpe = importlib.import_module("01_bpe")
+train = importlib.import_module("04_train")  # before 03: it sets up torch
 gpt = importlib.import_module("03_model")
-train = importlib.import_module("04_train")
 evaluate = importlib.import_module("05_eval")
 
 import numpy as np  # noqa: E402  the stages have said so if a package is missing
@@ -60,7 +60,7 @@ grammar = None  # lessons/practice_stories.py, once check_inputs() has found it
 # ============================================================= 3. Glossary of this file
 # N    groups per step (8)    G   stories per group (8)    B   per step, N x G (64)
 # T    tokens of a story with its prompt, at most block_size (256)    P   of a prompt
-# policy     the model, seen as what chooses the next token
+# policy     the model: given the tokens so far, it chooses the next one
 # reward     one number per story: how good it is
 # advantage  the reward minus the mean of the group: better or worse than usual?
 # reference  a frozen copy of the model before practice
@@ -206,7 +206,7 @@ def measure(model, reference, tokenizer, temperature, count):  # -> dict
     mistakes = [check(tokenizer, ids) for ids in stories]
     places = [mistake.fraction for mistake in mistakes if mistake]
     grams = np.concatenate([evaluate.ngram_keys(ids, 3) for ids in stories])
-    return {  # entropy and KL in nats per token
+    return {  # entropy and KL in nats per token, those of the prompt included
         "right": count - len(places), "first mistake": float(np.mean(places or [1])),
         "first sentences": len({text.split(".")[0] for text in texts}),
         "plots": len({*map(plot_of, texts)}),
@@ -236,7 +236,7 @@ def practice(name, reward_of, steps, model, header, tokenizer, ids):  # -> rows
     made_from = {name: globals()[name] for name in names}
     made_from |= {"steps": steps, "best.pt": bpe.sha256_of(evaluate.MODEL)}
     if path.exists():
-        move = f"mv {bpe.shown(path)} {bpe.shown(path)}.old && python {ME}"
+        move = f"mv -i {bpe.shown(path)} {bpe.shown(path)}.old && python {ME}"
         content = gpt.load_checkpoint(path, move)
         state = content.get("practice", {})
         if changed := [n for n, value in made_from.items() if state.get(n) != value]:
@@ -343,7 +343,7 @@ def show_group(model, tokenizer, ids):
     print(f"[start] {GROUP} stories that begin {prompt[:60]!r}:")
     for r, a, m in zip(rewards[0], advantages_of(rewards)[0], mistakes):
         swap = f"{m.found!r} instead of {m.expected[0]!r}" if m and m.found else ""
-        what = swap or (m.kind if m else "right")
+        what = swap or (m.kind if m and r < 2 else "right")
         print(f"  reward {r:.2f}, advantage {a:+.2f}: {what}")
 
 if __name__ == "__main__":
