@@ -298,6 +298,32 @@ def test_half_of_the_requests_name_a_hero_in_all_phrasings(quest):
 # -------------------------------------------------------- requests as people type them
 
 
+def test_the_first_request_of_a_batch_names_a_hero_whatever_its_ending_is(quest):
+    # With one generator for the grammar's draws and another of the same seed for ours,
+    # the numbers that make an ending sad would also name a hero, and so on.
+    firsts = [next(quest.requests(ps, seed, False, 1))[0] for seed in range(400)]
+    for ending in ("sad", "happy"):
+        heroes = [bool(request.hero) for request in firsts if request.ending == ending]
+        assert 0.35 < sum(heroes) / len(heroes) < 0.65, (ending, heroes)
+
+
+@pytest.mark.parametrize("typed, ending", [
+    ("a story with ice, sad ending", "sad"),
+    ("Words: ice\nFeatures: BadEnding", "sad"),
+    ("a story with ice and a bad ending", "sad"),
+    ("an unhappy story with ice", "sad"),
+    ("a story with ice, happy ending", "happy"),
+    ("a story with ice", "happy"),  # as in TinyStories-Instruct: only bad ones are named
+])  # fmt: skip
+def test_an_ending_is_read_from_the_words_that_people_use(quest, typed, ending):
+    assert quest.read_request(ps, typed).ending == ending
+
+
+def test_a_table_without_any_request_for_a_hero_is_printed_all_the_same(quest, capsys):
+    quest.print_table({"after": {"hero": [], "ending": [True]}})
+    assert re.search(r"hero +0% \(", capsys.readouterr().out)
+
+
 def test_a_request_written_in_any_phrasing_is_read_as_it_was_meant(quest):
     endings, heroes = ("sad", "happy"), ("Lily", "the little fox", None)
     for phrasing in quest.PHRASINGS:
