@@ -366,8 +366,8 @@ def test_a_request_with_no_known_word_gets_three_lines(quest, typed):
 
 
 def test_answers_come_in_the_order_of_the_requests(quest, gpt, tokenizer, monkeypatch):
-    # Greedy: then nothing depends on the other rows of a batch.
-    monkeypatch.setattr(quest, "TEMPERATURE", 0.0)
+    # The default is greedy: nothing depends on the other rows of a batch.
+    assert quest.TEMPERATURE == 0.0
     model = tiny(gpt, block_size=64).eval()
     texts = ["kite", "a sad story with kite", "pond", "kite"]
     together = quest.answer(model, tokenizer, texts, seed=1)
@@ -375,9 +375,10 @@ def test_answers_come_in_the_order_of_the_requests(quest, gpt, tokenizer, monkey
     assert together[0] == together[3] and len(set(together)) == 3
 
 
-def test_equal_requests_get_different_stories_and_equal_seeds_equal_ones(
-    quest, gpt, tokenizer
+def test_with_a_temperature_equal_requests_get_different_stories(
+    quest, gpt, tokenizer, monkeypatch
 ):
+    monkeypatch.setattr(quest, "TEMPERATURE", 0.8)
     model, ask = tiny(gpt, block_size=64).eval(), ["kite", "kite", "a kite"]
     stories = quest.answer(model, tokenizer, ask, seed=1)
     assert len(set(stories)) == 3
