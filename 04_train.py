@@ -281,10 +281,10 @@ def check_device(model, tokens, plan, device):
     """
     (x, y), V, results = get_batch(tokens, 0, 2), model.config.vocab_size, []  # (2, T)
     rows = plan["micro_batch"] * x.shape[1]
+    how = 'Set DEVICE = "cpu", COMPILE = False, then: python 04_train.py'
     if device.type == "mps" and (max(rows, V) > 32_766 or CHECKPOINTING and DROPOUT):
         what = f"Wrong on an Apple GPU: {rows:,} tokens at once, vocabulary {V:,}."
         why = "Both must be below 32,767, and CHECKPOINTING needs DROPOUT = 0.0."
-        how = 'Set DEVICE = "cpu", then: python 04_train.py'
         raise bpe.stop(what, why, HINT if rows > 32_766 else how)
     for place in ("cpu", device):
         twin = copy.deepcopy(model).to(place).eval()
@@ -311,7 +311,6 @@ def check_device(model, tokens, plan, device):
         raise bpe.stop(f"First loss {loss}, gradient {norm}", why, "python 03_model.py")
     if not (abs(its_loss - loss) < 1e-3 * loss and abs(its_norm - norm) < 1e-2 * norm):
         what = f"{device} does not compute what the CPU computes."
-        how = 'Set DEVICE = "cpu", COMPILE = False, then: python 04_train.py'
         raise bpe.stop(what, "It cannot be trusted with this model.", how)
     before, after = gpt.check_causality(twin, x[:1].to(device))
     if not before <= 1e-4 * after:
@@ -527,8 +526,8 @@ def check_constants():
         raise bpe.unusable(me, "START_FROM", START_FROM, "None, or a best.pt's path")
     if START_FROM and (bpe.HERE / START_FROM).resolve().is_relative_to(OUT.resolve()):
         what = f"START_FROM = {START_FROM!r} is in the folder that this run writes to."
-        why = "Put the run's new name, which is in this command, into START_FROM, then:"
-        raise bpe.stop(what, why, move_command())
+        why = "Move that run away, and name its new place in START_FROM:"
+        raise bpe.stop(what, why, move_command().partition(" && ")[0])
 
 def read_inputs():  # -> (model, tokenizer, [Tokens to train on, to validate on], meta)
     """What stages 1 to 3 wrote; SystemExit unless it is whole and fits together."""

@@ -401,9 +401,11 @@ def test_another_run_in_the_folder_is_refused_and_nothing_is_touched(trained):
     trained.edit("04_train.py", MAX_LR=0.01, WARMUP=0.05)
     assert "has finished" in trained.run("04_train.py").stdout
     trained.edit("04_train.py", MAX_LR=0.005, TOKENS=64 * 4 * 8, EVALUATIONS=1)
-    subprocess.run(how, shell=True, cwd=trained.folder, check=True)
+    move, then = how.split(" && ")
+    assert then == "python 04_train.py"
+    subprocess.run(move, shell=True, cwd=trained.folder, check=True)
     assert trained.run("04_train.py").returncode == 0
-    assert (trained.folder / how.split()[-1] / "best.pt").exists()
+    assert (trained.folder / move.split()[-1] / "best.pt").exists()
 
 
 @pytest.mark.parametrize(
