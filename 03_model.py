@@ -152,7 +152,7 @@ class CausalSelfAttention(nn.Module):
         if cache is not None:
             k, v = cache.append(k, v)  # (B, H, T, D) -> (B, H, S, D)
         drop = self.dropout if self.training else 0.0
-        bias = bias if bias is None else bias.to(q.dtype)  # else bfloat16 is slower
+        bias = bias if bias is None else bias.to(q.dtype)  # or scores get float32
         # In bfloat16 on a CPU torch's own attention is slower than ours.
         slow = q.dtype == torch.bfloat16 and q.device.type == "cpu" and not drop
         if slow or 1 < T < k.shape[2]:  # after a past, is_causal would be misaligned

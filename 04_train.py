@@ -356,9 +356,9 @@ def loss_limit(meta):  # -> nats per target that no model can beat; None if unkn
         nats = importlib.import_module("practice_stories").limit().nats
         return nats * valid["stories"] / (valid["tokens"] - valid["stories"])
 
-def move_command():  # -> the command that keeps this run and starts a new one
+def move_command(then=" && python 04_train.py"):  # keeps this run, starts a new one
     new = bpe.shown(OUT) + time.strftime(".%m%d-%H%M%S")
-    return shlex.join(["mv", bpe.shown(OUT), new]) + " && python 04_train.py"
+    return shlex.join(["mv", bpe.shown(OUT), new]) + then
 
 def find_state(fingerprint):  # -> content of last.pt, or None: nothing to resume
     """SystemExit if the folder holds another run: nothing is renamed unasked."""
@@ -527,7 +527,7 @@ def check_constants():
     if START_FROM and (bpe.HERE / START_FROM).resolve().is_relative_to(OUT.resolve()):
         what = f"START_FROM = {START_FROM!r} is in the folder that this run writes to."
         why = "Move that run away, and name its new place in START_FROM:"
-        raise bpe.stop(what, why, move_command().partition(" && ")[0])
+        raise bpe.stop(what, why, move_command(then=""))
 
 def read_inputs():  # -> (model, tokenizer, [Tokens to train on, to validate on], meta)
     """What stages 1 to 3 wrote; SystemExit unless it is whole and fits together."""
