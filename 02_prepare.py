@@ -310,7 +310,7 @@ def check_inputs():
         found = bpe.sha256_of(path) if path.is_file() else None
         if found != sha256:
             what = "has changed since stage 1 ran" if found else "is missing"
-            why = "The tokenizer was trained on its old contents."
+            why = "The tokenizer was trained on its contents."
             raise bpe.stop(f"{bpe.shown(path)} {what}.", why, again)
     return tokenizer, meta, paths
 
