@@ -141,6 +141,7 @@ def find_text(text, script):
     path = HERE / os.path.expanduser(str(text))  # an absolute path stays as it is
     if not os.path.isfile(path) or os.path.getsize(path) < 10_000:
         why = f"Name a file of 10,000 bytes or more, or what lessons/ can make: {made}."
+        why = f"lessons/, which makes it, is not in {HERE}." if text in made else why
         raise stop(f"TEXT = {text!r}: {path} is missing or too small.", why,
                    f"Edit TEXT at the top of {script}, then: python {script}")
     return {"train": path}
@@ -325,9 +326,9 @@ def train(pre_token_counts, vocab_size, min_frequency):
 
 # =============================================== 9. The tokenizer: text to ids and back
 def byte_alphabet():
-    """{byte: character}, in the order of ids. JSON cannot hold raw bytes, so GPT-2
-    (Radford et al. 2019) gave each a visible character: printable ones stand for
-    themselves, the others take those from U+0100 on (a space 'Ġ', a line end 'Ċ').
+    """{byte: character}, in the order of ids. GPT-2 (Radford et al. 2019) gave each
+    byte a visible character, which JSON can hold: printable ones stand for themselves,
+    the others take those from U+0100 on (a space 'Ġ', a line end 'Ċ').
     """
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [b for b in range(256) if b not in printable]

@@ -53,7 +53,7 @@ MAX_CACHED = 150_000  # words whose ids a process remembers: about 30 MB
 # memmap       a file used like an array: only the parts that you index are read from
 #              disk, so the file may be larger than memory
 # word         text between two spaces: "said,"; the tokenizer may split it further
-# fingerprint  a 64-bit hash of a story: the same for equal stories, else different
+# fingerprint  a 64-bit hash of a story; equal stories have equal fingerprints
 
 # ================================================ 4. The idea: one flat array of tokens
 # Training reads sequences from all over the text, so we store all stories in one

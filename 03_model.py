@@ -45,7 +45,7 @@ FORMAT = "03_model/2"  # changes when the content of model.pt changes
 IGNORE = -1  # a target with this value is not counted in the loss
 
 # ============================================================= 3. Glossary of this file
-# Every tensor in this file has some of these dimensions, in this order:
+# Most tensors in this file have some of these dimensions:
 # B   batch size: sequences side by side, which never see each other
 # T   time: positions in a sequence, at most block_size, the context length (256)
 # S   positions attended to: T, plus earlier ones whose keys and values are cached
@@ -197,7 +197,7 @@ class Block(nn.Module):
 # ========================================================================= 7. The model
 class GPT(nn.Module):
     """Token ids in; for each position the logits of the next token out. Architecture
-    and names of weights are those of GPT-2 (Radford et al. 2019).
+    (without biases) and names of weights are GPT-2's (Radford et al. 2019).
     """
 
     def __init__(self, config):
@@ -270,7 +270,7 @@ class GPT(nn.Module):
 
     def chunked_loss(self, x, targets):  # (N, C), (N,) -> ()
         """Cross-entropy in nats: the mean of -log(probability of the right next token).
-        R rows at a time, because all logits would be by far the largest tensor.
+        R rows at a time, because all logits can be the largest tensor by far.
         """
         R = 2 ** (26 if x.is_cuda else 22) // self.config.vocab_size  # 256 or 16 MB
         if x.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):

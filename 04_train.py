@@ -245,8 +245,8 @@ def tune_memory():
         libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: and the heap does not shrink
 
 def choose_device(model, tokens, plan, threads=None):  # -> (device, seconds per step)
-    """DEVICE; "auto" is measured: a small model can be faster on a Mac's processor. So
-    is the number of CPU threads: beside busy programs one can be faster than several.
+    """DEVICE; "auto" is measured: a small model can be faster on a Mac's processor. The
+    number of CPU threads is measured, too: beside busy programs one can be faster.
     A run that resumes keeps its threads, because sums round differently with others.
     """
     devices, seconds, why = gpt.available_devices(), {}, "the fastest here"
@@ -276,8 +276,8 @@ def choose_device(model, tokens, plan, threads=None):  # -> (device, seconds per
     return device, seconds[device, count]
 
 def check_device(model, tokens, plan, device):
-    """SystemExit if the device computes garbage silently: in cases known of Apple GPUs
-    (pytorch issues 183535, 195163, 194478), or if loss or gradient are not the CPU's.
+    """SystemExit if the device computes garbage silently: in known cases on Apple GPUs
+    (pytorch 183535, 195163, 194478), or if loss or gradient are not the CPU's.
     """
     (x, y), V, results = get_batch(tokens, 0, 2), model.config.vocab_size, []  # (2, T)
     rows = plan["micro_batch"] * x.shape[1]
@@ -340,16 +340,13 @@ def fingerprint_of(model, meta, plan):  # -> {what a run depends on: its value}
     code = ast.unparse(ast.parse((bpe.HERE / "03_model.py").read_text("utf-8")))
     code = re.sub(r'""".*?"""', "", code, flags=re.DOTALL)  # no comments or docstrings
     weights = b"".join(w.numpy().tobytes() for w in model.state_dict().values())
-    return {
-        "data": meta["train"]["sha256"], "model": sha256(weights).hexdigest(),
-        "code": sha256(code.encode()).hexdigest(), "format": FORMAT, "SEED": SEED,
-        "MICRO_BATCH x ACCUMULATE x processes": plan["sequences"], "WARMUP": WARMUP,
-        "TOKENS": plan["tokens"], "MAX_LR": plan["max_lr"], "PRECISION": PRECISION,
-        "DROPOUT": DROPOUT, "WEIGHT_DECAY": WEIGHT_DECAY,
-        "ALIBI": ALIBI,
-    }  # fmt: skip
+    return {"data": meta["train"]["sha256"], "model": sha256(weights).hexdigest(),
+            "code": sha256(code.encode()).hexdigest(), "format": FORMAT, "ALIBI": ALIBI,
+            "MICRO_BATCH x ACCUMULATE x processes": plan["sequences"], "SEED": SEED,
+            "TOKENS": plan["tokens"], "MAX_LR": plan["max_lr"], "PRECISION": PRECISION,
+            "DROPOUT": DROPOUT, "WEIGHT_DECAY": WEIGHT_DECAY, "WARMUP": WARMUP}
 
-def loss_limit(meta):  # -> nats per target that no model can beat; None if unknown
+def loss_limit(meta):  # -> nats per target, the best possible; None if unknown
     path, valid = bpe.HERE / "lessons" / "practice_stories.py", meta["valid"]
     if meta["constants"]["TEXT"] == "practice" and path.is_file():
         sys.path.append(str(path.parent))
@@ -538,7 +535,9 @@ def read_inputs():  # -> (model, tokenizer, [Tokens to train on, to validate on]
     model, content = gpt.GPT.load(path, writer, dropout=DROPOUT)
     model.checkpointing = CHECKPOINTING
     bpe.check_tokenizer(meta["tokenizer"], "train.bin", "python 02_prepare.py")
-    bpe.check_tokenizer(content["tokenizer"], path.name, f"python {writer}")
+    again = "Put TEXT of 01 back, set it in 02; then: python 01_bpe.py"
+    how = again if START_FROM else "python 03_model.py"
+    bpe.check_tokenizer(content["tokenizer"], path.name, how)
     T = model.config.block_size
     for name, seed in (("train", SEED), ("valid", 0)):
         path, count = DATA / f"{name}.bin", meta[name]["tokens"]
@@ -605,7 +604,8 @@ def main():
         limit, model = loss_limit(meta), model.to(device)
         trainer = Trainer(model, tokenizer, valid, plan, header, device, state, limit)
         left = tqdm.format_interval((plan["steps"] - trainer.step) * seconds)
-        print(f"[plan] {left} to go, about {gpt.peak_megabytes(device):,.0f} MB in use")
+        memory = gpt.peak_megabytes(device)  # nan on Windows
+        print(f"[plan] {left} to go" + f", about {memory:,.0f} MB used" * (memory > 0))
         trainer.train(train)
         print(f"[check] lowest validation loss {trainer.best:.3f}")
         print(f"[wrote] {bpe.shown(OUT)}/:", *sorted(os.listdir(OUT)))

@@ -44,7 +44,7 @@ TEMPERATURE = 0.8  # 0: always the most likely token; 1: as learned; 1.5: wild
 TOP_K = None  # keep only this many of the most likely tokens; 1: same as temperature 0
 TOP_P = 1.0  # keep the fewest tokens that together have this probability; try 0.9
 MIN_P = 0.1  # drop tokens below this fraction of the highest probability; 05 does too
-REPETITION_PENALTY = 1.0  # above 1: tokens already in the text get less likely; try 1.3
+REPETITION_PENALTY = 1.0  # above 1: tokens already in the text get less likely; try 1.1
 SEED = 1  # of the random generators; another seed, other stories
 DEVICE = "auto"  # "cpu", "cuda", "mps"; "auto": a GPU if any; checked against the CPU
 
@@ -112,7 +112,7 @@ def keep_top_p(logits, p):
     before = probs.cumsum(dim=-1) - probs  # the sum over all that are more likely
     # SUBTLE: 0.5 + 0.3 may round to 0.79999999, and then a third token would be kept.
     values = values.masked_fill(before >= p * (1 - ROUNDING), -math.inf)
-    return torch.full_like(logits, -math.inf).scatter(-1, ids, values)
+    return torch.full_like(logits, -math.inf).scatter(-1, ids, values)  # undo the sort
 
 def keep_min_p(logits, fraction):
     """Drop tokens below a fraction of the highest probability (arXiv 2407.01082).
@@ -130,7 +130,7 @@ def penalize_repetition(logits, seen, penalty):
     >>> penalize_repetition(logits, seen, 2).tolist()
     [1.5, -2.0, 2.0]
     """
-    old = logits.gather(-1, seen)  # (..., V) -> (..., S)
+    old = logits.gather(-1, seen)  # of the tokens in `seen`: (..., V) -> (..., S)
     # SUBTLE: dividing a negative logit would raise it, a reward instead of a penalty.
     return logits.scatter(-1, seen, torch.where(old > 0, old / penalty, old * penalty))
 
@@ -189,7 +189,7 @@ def generate(model, prompts, max_tokens, settings, rngs, stop_id=bpe.EOS, cached
     cache = model.new_cache()
     for _ in range(max_tokens):
         if seen.shape[1] > model.config.block_size:
-            # Every token moves to another position: no key or value is valid any more.
+            # All tokens but <BOS> move to other positions, so keys and values change.
             seen = unread = slide(seen, model.config.block_size)
             cache = model.new_cache()
         logits = last_logits(model, *((unread, cache) if cached else (seen,)))

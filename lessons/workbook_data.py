@@ -422,8 +422,8 @@ def hidden(f, m):
     run=False,
 )
 def n_params(f, m):
-    yield "a vocabulary of 2,048, nano", f(m.GPTConfig(2048, 256, 2, 3, 96))
-    yield "with biases", f(m.GPTConfig(2048, 256, 2, 3, 96, bias=True))
+    yield "a vocabulary of 2,048, nano", f(m.GPTConfig(2048, 256, 2, 4, 128))
+    yield "with biases", f(m.GPTConfig(2048, 256, 2, 4, 128, bias=True))
     yield "10 blocks, 448 wide", f(m.GPTConfig(8192, 512, 10, 7, 448))
 
 @exercise(
@@ -561,7 +561,7 @@ torch.optim.AdamW = AdamWByHand
      ("weight *= 1 - lr * weight_decay", "gradient = gradient + weight_decay * weight",
       "the decay is part of the gradient: that is Adam with L2, not AdamW"),
      ("(v_hat.sqrt() + eps)", "(v_hat + eps).sqrt()", "eps is inside the square root"),
-     ("weight -= lr", "weight += lr", "uphill: the step goes against the gradient")],
+     ("weight -= lr", "weight += lr", "uphill: the step must go against the gradient")],
     patch={"04_train.py": ADAMW},
 )
 def adamw_step(f, m):
@@ -746,7 +746,7 @@ def top_k(f, m):
      "A token stays if the sum of those BEFORE it is still below p. So the token that"
      " crosses p stays, too. cumsum(dim=-1) - probs is that sum.",
      "Allow for rounding: drop where before >= p * (1 - ROUNDING), in float64. Put the"
-     " values back to their places with .scatter(-1, ids, values)."],
+     " values back in their places with .scatter(-1, ids, values)."],
     [(" - probs", "", "the token that crosses p is dropped; without it the sum is"
       " below p"),
      ("descending=True", "descending=False", "the LEAST likely tokens are kept; sort"

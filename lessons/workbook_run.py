@@ -186,7 +186,7 @@ def compare_curves(ours, yours, names, sample):
     for tokens, loss in [(row["tokens"], row["valid_loss"]) for row in both]:
         mine = losses[tokens]
         print(f"  {tokens:11,}{loss:9.3f}{mine:9.3f}{mine - loss:+12.3f}")
-    verdict = "that of ours, up to noise: your function trains the model"
+    verdict = "the same as ours, up to noise: your function trains the model"
     if mine - loss > 0.03:
         verdict = "higher than ours: something hinders learning"
     elif mine - loss < -0.03:

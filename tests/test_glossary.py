@@ -14,7 +14,7 @@ from test_lessons import prose
 ROOT = Path(__file__).resolve().parent.parent
 LESSONS = ROOT / "lessons"
 GLOSSARY = LESSONS / "glossary.md"
-TEACHING = sorted(LESSONS.glob("0*.md")) + [LESSONS / "primer.md"]
+TEACHING = sorted(LESSONS.glob("[01]*.md")) + [LESSONS / "primer.md"]
 TEACHING += sorted((LESSONS / "quests").glob("*.md"))
 CODE = sorted(ROOT.glob("0*.py")) + sorted(LESSONS.rglob("*.py"))
 

@@ -36,8 +36,8 @@ hardware    A HARDWARE NUMBER is a number with a unit of time (3 s, two minutes)
             Mac", and a paragraph with the comment <!-- not measured: why -->.
 style       Lines are at most 88 wide (tables, links and output may be wider); no TODO.
 parts       A lesson has the headings of PARTS in their order, a picture, 4 to 7
-            excerpts, three experiments, five questions with <details>, and something
-            to read on.
+            excerpts, three experiments, five questions with <details>, and further
+            reading.
 length      A lesson has 1,200 to 1,800 words outside its fences.
 """
 import ast
@@ -69,7 +69,7 @@ PARTS = [  # what the headings (## and deeper) must hold, in this order, in any 
     "wrong",  # when it goes wrong: symptom, cause, cure
     "experiment",  # three, measured
     "question",  # five, answers folded away
-    "read on",  # papers by name and arXiv number
+    "further reading",  # papers by name and arXiv number
 ]
 MACHINE = re.compile(r"EPYC|Xeon|Ryzen|\bM[1-6]\b|[AHV][12]00|\b[LT]4\b|RTX")
 IN_LETTERS = r"(?:[Tt]wo|[Tt]hree|[Ff]our|[Ff]ive|[Ss]ix|[Ss]even|[Ee]ight|[Tt]en)"
@@ -436,8 +436,8 @@ def parts(text, path):
         complaints.append("no picture")
     if not 4 <= len(fences(text, "python")) <= 7:
         complaints.append(f"{len(fences(text, 'python'))} excerpts, not 4 to 7")
-    if not re.search(r"arXiv.?\d{4}\.\d{4,5}|https?://", under("read on")):
-        complaints.append("nothing to read on: no arXiv number, no address")
+    if not re.search(r"arXiv.?\d{4}\.\d{4,5}|https?://", under("further reading")):
+        complaints.append("no further reading: no arXiv number, no address")
     return complaints
 
 

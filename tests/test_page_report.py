@@ -278,7 +278,7 @@ def test_halving_the_loss_is_the_same_distance_everywhere(bpe, tmp_path):
     assert found["limit"] < found["bottom"]
     assert found["ticks"][:6] == ["0.1", "0.2", "0.5", "1", "2", "5"]
     assert any("0.125: the grammar itself" in words for words in found["ticks"])
-    assert "limit on whole stories0.125" in found["facts"]
+    assert "loss of the grammar itself0.125" in found["facts"]
 
 
 @pytest.mark.parametrize("more", [{"limit": None}, {}])

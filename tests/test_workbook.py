@@ -638,7 +638,7 @@ def test_a_script_that_refuses_is_reported_in_its_own_three_lines(tmp_path):
 
 
 @pytest.mark.parametrize("loss, verdict", [
-    (2.01, "that of ours, up to noise"), (2.5, "higher than ours"), (0.1, "lower than"),
+    (2.01, "the same as ours, up to noise"), (2.5, "higher than ours"), (0.1, "lower than"),
 ])  # fmt: skip
 def test_the_end_of_both_curves_is_judged(loss, verdict, capsys, book):
     def curve(last):

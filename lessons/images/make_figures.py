@@ -426,7 +426,7 @@ def draw_learning(run):
         moments.append((row["tokens"], row["valid_loss"], row["sample"]))
     size = sum(weight.numel() for weight in run["model"].parameters())
     what = f"{size:,} parameters, {moments[-1][0]:,} tokens of short stories: one run"
-    picture = Picture(880, 750, "A model learns to write stories", what)
+    picture = Picture(880, 750, "A model learns to generate stories", what)
     names = "tokens read (millions)", "loss"
     top = 1.05 * max(moments[0][1], baseline(run, "uniform"))
     to_x, to_y = picture.axes((64, 104, 850, 236), trained[-1][0], top, *names)

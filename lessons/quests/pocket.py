@@ -217,7 +217,7 @@ def main():
     print("[check] read back from the page, every weight is the one that was packed")
     size = len(page.encode())
     if size > LARGE:
-        print(f"[note] {size / 1e6:,.0f} MB are much for a phone, and JavaScript uses")
+        print(f"[note] {size / 1e6:,.0f} MB is a lot for a phone, and JavaScript uses")
         print("       one core; 06_sample.py runs such a model at full speed")
     bpe.write_all({PAGE: page})
     print(f"[wrote] {bpe.shown(PAGE)}: {size:,} bytes")

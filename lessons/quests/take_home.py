@@ -417,7 +417,7 @@ def show_weights(model, small):
         print("  int8   ", *(f"{number:9}" for number in numbers), f"  x {scale:.7f}")
         print("  back   ", *(f"{number * scale:9.5f}" for number in numbers), "\n")
     else:
-        print(f"[note] rows that are no whole groups of {GROUP} stay float32")
+        print(f"[note] rows whose length is not a multiple of {GROUP} stay float32")
     count = sum(weight.numel() for weight in model.parameters())
     size = sum(len(packed(w)[2]) for n, w in tensors(small).items() if "weight" in n)
     print(f"[check] size: {count:,} weights, in float32 {4 * count:,} bytes,", end=" ")
