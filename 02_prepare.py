@@ -337,7 +337,7 @@ def check_split(train, valid, sizes, text_range):
         how = "Add stories that differ from the others"
     elif not marked and path.read_bytes().count(b"\n") > 20 * len(train):
         new = f"sed G {shlex.quote(str(path))} > lines.txt"
-        how = f"If each line is a story: {new}, use that as TEXT"
+        how = f"If each line is a story, use lines.txt as TEXT, made by: {new}"
     raise bpe.stop(
         f"Only {train.sum()} stories to train on and {valid.sum()} for validation.",
         f"At least {MIN_STORIES} are needed, or long ones with <|endoftext|> between.",

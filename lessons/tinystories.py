@@ -92,7 +92,7 @@ def download(name):
         print(f"[read] {name}: {trouble}; try {attempt + 1} of {TRIES}", flush=True)
     raise bpe.stop(
         f"{name} could not be downloaded: {trouble}.",
-        f"It comes from {ADDRESS}; what has arrived is kept, and the next run resumes.",
+        f"It comes from {ADDRESS}. The next run resumes, or begins again if it must.",
         "Check the network, then: python 01_bpe.py   (TEXT = 'practice' needs none)",
     )
 

@@ -398,7 +398,7 @@ def hint(exercise, progress):
 def solution(exercise, progress):
     unread = len(exercise.hints) - progress["hints"].get(exercise.name, 0)
     if exercise.name not in progress["done"] and unread:
-        print(f"[note] {exercise.name} is not done yet, and {unread} hints are unread")
+        print(f"[note] {exercise.name} is not done yet, and has {unread} more hint(s)")
     text, path = our_text(exercise), bpe.shown(our_path(exercise.script))
     print(f"[read] {path}, from line {find(text, exercise).lineno} on:\n")
     print(textwrap.indent(textwrap.dedent(source_of(text, exercise)), "    "))

@@ -458,7 +458,7 @@ def test_commands_name_the_exercise_unless_it_was_started_last(command, capsys):
 def test_the_solution_is_ours_as_it_is_written_in_the_script(command, capsys):
     command("solution", "merge")
     said = capsys.readouterr().out
-    assert "[note] merge is not done yet, and 3 hints are unread" in said
+    assert "[note] merge is not done yet, and has 3 more hint(s)" in said
     exercise = EXERCISES["merge"]
     source = workbook.source_of(workbook.our_text(exercise), exercise)
     assert textwrap.indent(source, "    ") in said

@@ -75,13 +75,13 @@ sign *** stands between the given beginning and what the student wrote.
 Judge only the part after ***. First write a short assessment, three or four sentences:
 Is it grammatical? Does it continue the beginning well, and above all, does it
 complete the sentence that *** interrupts? Is it creative? Does the plot make sense?
-Then give marks from 0 to 10 and guess the student's age group (A: 3 or under, B: 4-5,
+Then give grades from 0 to 10 and guess the student's age group (A: 3 or under, B: 4-5,
 C: 6-7, D: 8-9, E: 10-12, F: 13-16), in one line of JSON, in exactly this form:
 {{"grammar": 0, "creativity": 0, "consistency": 0, "plot": 0, "age": "A"}}"""
 
 # ============================================================ 3. The idea: two controls
 # A loss cannot tell whether a story is a good one. A large model can, roughly: its
-# marks are worth as much as its marks for endings whose quality we know. So in every
+# grades are worth as much as its grades for endings whose quality we know. So in every
 # run it also reads real endings, the best there is, and the same with their words
 # shuffled. A judge that cannot tell these apart has nothing to say about ours.
 

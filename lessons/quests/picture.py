@@ -192,8 +192,8 @@ def resume(model, optimizer, header):  # -> steps done; SystemExit if of another
     before, now = state.get("fingerprint", {}), header["fingerprint"]
     if changed := ", ".join(name for name in now if before.get(name) != now[name]):
         what = f"{bpe.shown(MODEL)} is from another run. Changed: {changed}."
-        why = "Change that back to use the model, or move it away to start a new run:"
-        raise bpe.stop(what, why, f"mv -i {bpe.shown(MODEL)} {bpe.shown(MODEL)}.old")
+        move = f"mv -i {bpe.shown(MODEL)} {bpe.shown(MODEL)}.old && python {ME}"
+        raise bpe.stop(what, "Change that back, or move it away to start anew:", move)
     model.load_state_dict(state["seeing"])
     optimizer.load_state_dict(state["optimizer"])
     print(f"[read] {bpe.shown(MODEL)}: step {state['step']:,} of {STEPS:,}")

@@ -295,9 +295,9 @@ def check_inputs():  # -> GPT, the rest of best.pt, Tokenizer, ids; sets grammar
     grammar = evaluate.load_grammar(text)
     if grammar is None:
         what = f"TEXT is {text!r}, and no program can judge such stories."
-        how = 'Set TEXT = "practice" in 01_bpe.py, and run the stages again'
+        how = 'Set TEXT = "practice" in 01, then run 01 to 04: python 01_bpe.py'
         if text == "practice":
-            what = "lessons/practice_stories.py, the judge of the stories, is missing."
+            what = "lessons/practice_stories.py, which checks stories, is missing."
             how = f"git checkout lessons/practice_stories.py && python {ME}"
         raise bpe.stop(what, "Without a verifiable reward there is no practice.", how)
     ids = np.memmap(data / "train.bin", dtype="<u2", mode="r")
