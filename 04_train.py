@@ -46,7 +46,7 @@ except ModuleNotFoundError as error:
     raise SystemExit(f"{error.name} is missing: {cure}") from None
 
 # ============================================================= 2. Constants: edit these
-# How long ("auto", here and below: from PRESETS, by the size of the model)
+# How long ("auto", here and below: from PRESETS and RECIPES)
 TOKENS = "auto"  # tokens to train on; twice as many: twice the time, a better model
 # How large a step
 MICRO_BATCH = "auto"  # sequences at once; out of memory? halve this ...
@@ -346,7 +346,7 @@ def fingerprint_of(model, meta, plan):  # -> {what a run depends on: its value}
             "TOKENS": plan["tokens"], "MAX_LR": plan["max_lr"], "PRECISION": PRECISION,
             "DROPOUT": DROPOUT, "WEIGHT_DECAY": WEIGHT_DECAY, "WARMUP": WARMUP}
 
-def loss_limit(meta):  # -> nats per target, the best possible; None if unknown
+def loss_limit(meta):  # -> nats per target of whole stories, at best; or None
     path, valid = bpe.HERE / "lessons" / "practice_stories.py", meta["valid"]
     if meta["constants"]["TEXT"] == "practice" and path.is_file():
         sys.path.append(str(path.parent))

@@ -351,7 +351,7 @@ def main():
     print('Next: python 06_sample.py "The dragon"; then README.md and lessons/quests/')
 
 def show_one_step(model, tokenizer, ids):
-    """Ten candidates for the next token, or for a later one if the next is certain."""
+    """Ten candidates for the next token, or for a later one if the next is easy."""
     for _ in range(20):
         logits = last_logits(model, torch.tensor([ids]))[0]  # (1, V) -> (V,)
         if entropy(logits) > 1.5 or len(ids) == model.config.block_size:

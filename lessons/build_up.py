@@ -6,8 +6,8 @@ RUN     python lessons/build_up.py
 TAKES   about 4 minutes of one core of an Intel Xeon, torch 2.13.0, 2026-11-26
 LESSON  lessons/04_transformer.md
 
-All seven have stage 3's size "nano" and are trained by stage 4's train_step. What
-differs between two neighbors is marked "# NEW".
+All seven have stage 3's size "nano" and are trained by stage 4's train_step. "# NEW"
+marks the main differences between two neighbors.
 """
 # =========================================================================== 1. Imports
 import importlib
@@ -190,7 +190,7 @@ class Residual(Positions):
 
 STEPS = [  # class, what it adds, what that can and cannot do
     (Bigram, "one vector per token",
-     "It sees one token, so no more can be had than from a table of counted pairs."),
+     "It sees one token, so it can do no better than a table of counted pairs."),
     (Positions, "a vector per position",
      "Stories begin alike, and most are about equally long. So the position says which"
      " words are likely here, whatever the last token is."),

@@ -315,8 +315,8 @@ WHEN = [
     for time in ("day", "morning", "afternoon", "Saturday", "fine day")
 ]
 
-# Half of all stories begin with the same four words, as in the books. All say the name
-# twice at once: a model learns to repeat a name over a short way first, then over long.
+# Half of all stories begin with the same four words, as in the books. All give the name
+# twice at once: a model learns to repeat a name at short range first, then at long.
 OPENINGS = [
     {"": opening + " {Hero} {who}."}
     for opening in (
@@ -355,7 +355,7 @@ HOMES = {
 # THE IDEA: plots
 # ======================================================================================
 #
-# One block, one plot. Chosen words keep their names through the whole block, and that
+# One block, one plot. A slot keeps its words through the whole block, and that
 # is what a tiny model has to learn: if Tom lost a red kite, it is the red kite that is
 # found, and it is Tom who is glad.
 
@@ -1947,7 +1947,7 @@ def write_corpus(train_path, valid_path, train=20_000, valid=1_000, seed=1):
 #
 # For real text nobody can answer these questions. For ours we can: every story comes
 # from the grammar above, and check() and limit() read the same plots and tables. Take
-# "Tim lost a red kite. ... Tom was glad": check() names Tom, and that Tim was expected.
+# "Tim lost a red kite. ... Tom was glad": check() names Tom and says that Tim was expected.
 
 Mistake = namedtuple("Mistake", "offset fraction found expected kind")
 Limit = namedtuple("Limit", "nats bytes bits_per_byte")

@@ -1,10 +1,10 @@
-"""TinyStories: download the real stories, 22 MB or all 2.2 GB of them.
+"""TinyStories: download the real stories, 22.5 MB or all 2.2 GB of them.
 
     [tinystories] -> 01_bpe -> 02_prepare -> 03_model -> 04_train -> 05 -> 06
      you are here
 
 TinyStories (Eldan & Li 2023, arXiv 2305.07759) are children's stories that GPT-4 wrote
-with the words of a three-year-old, so that a small model can learn to write. The files
+with the words of a three-year-old, so that a small model can learn from them. The files
 are on Hugging Face, under the license CDLA-Sharing-1.0.
 
 READS   https://huggingface.co/datasets/roneneldan/TinyStories

@@ -598,13 +598,13 @@ def test_bytes_become_the_weights_again(gpt, quest, bits):
     assert len(data) < (1.2 if bits == 8 else 4.1) * count
 
 
-def fill(workshop, small_tokenizer, bpe, gpt, **sizes):
+def fill(workshop, small_tokenizer, bpe, gpt, alibi=0.0, **sizes):
     shop = small_tokenizer(workshop)
     tokenizer = shop.folder / "artifacts/01_bpe/tokenizer.json"
     model = lively(gpt, **sizes)
     content = {"format": "04_train/3", "config": dataclasses.asdict(model.config)}
     content |= {"weights": model.state_dict(), "step": 1, "loss": 1.0}
-    content |= {"tokenizer": bpe.sha256_of(tokenizer)}
+    content |= {"tokenizer": bpe.sha256_of(tokenizer), "alibi": alibi}
     gpt.save_checkpoint(shop.folder / "artifacts/04_train/best.pt", content)
     return shop
 
@@ -621,6 +621,17 @@ def test_the_script_writes_the_page_and_says_what_it_did(
     config = quest.read_page(page)["config"]
     assert config["vocab_size"] == 400 and config["block_size"] == 64
     assert not list(shop.folder.rglob("*.part"))
+
+
+@pytest.mark.parametrize("alibi", [0.0, 0.4])
+def test_a_model_with_a_distance_penalty_comes_with_a_note(
+    workshop, small_tokenizer, bpe, gpt, alibi
+):
+    # Training was stopped at 0.4 of the penalty. The page computes without it, so its
+    # stories would be those of another model.
+    done = fill(workshop, small_tokenizer, bpe, gpt, alibi).run(ME)
+    assert done.returncode == 0, done.stderr
+    assert ("stopped early" in done.stdout) == bool(alibi)
 
 
 def test_what_is_missing_or_does_not_fit_is_three_lines(

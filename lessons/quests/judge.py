@@ -80,10 +80,10 @@ C: 6-7, D: 8-9, E: 10-12, F: 13-16), in one line of JSON, in exactly this form:
 {{"grammar": 0, "creativity": 0, "consistency": 0, "plot": 0, "age": "A"}}"""
 
 # ============================================================ 3. The idea: two controls
-# A loss cannot tell whether a story is a good one. A large model can, roughly: its
-# grades are worth as much as its grades for endings whose quality we know. So in every
-# run it also reads real endings, the best there is, and the same with their words
-# shuffled. A judge that cannot tell these apart has nothing to say about ours.
+# A loss cannot tell whether a story is a good one. A large model can, roughly. How far
+# to trust it shows in its grades for endings whose quality we know. So in every run it
+# also reads real endings, the best there are, and the same with their words shuffled. A
+# judge that cannot tell these apart has nothing to say about ours.
 
 
 # =================================================================== 4. Read the answer

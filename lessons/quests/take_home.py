@@ -156,7 +156,7 @@ def to_int8(model):  # GPT -> GPT
 # on the way. torch has no function for this; int8.c is the matmul of llama2.c (Karpathy
 # 2023), except that x stays float.
 
-# Sums may be taken in any order: only so can eight products be added at once. (gcc's
+# Sums may be taken in any order: only then can eight products be added at once. (gcc's
 # -ffast-math would say so, too, but can change the arithmetic of the whole process.)
 ORDER = "-fassociative-math -fno-signed-zeros -fno-trapping-math -fno-math-errno"
 
