@@ -50,7 +50,7 @@ TEXT = "practice"  # "practice": stories made on this machine, no download;
 #                    or else an empty line
 VOCAB_SIZE = 2048  # tokens in all, 260 to 65,536; try 512: more tokens per story
 MIN_FREQUENCY = 2  # a pair seen less often than this is never merged; try 10_000
-WORKERS = "auto"  # processes that count the text; "auto": one per CPU core
+WORKERS = "auto"  # processes that count; "auto": one per core, at most one per 8 MB
 
 # Leave the rest as it is: later stages rely on it.
 SPECIAL_TOKENS = ["<PAD>", "<UNK>", "<BOS>", "<EOS>"]
@@ -63,7 +63,7 @@ GPT2_PATTERN = (
 find_pre_tokens = regex.compile(GPT2_PATTERN).findall  # str -> list of str
 EMPTY_LINE = r"\n\s*\n|\r\s*\r"  # blank, or only whitespace; \r ends lines on old Macs
 RANGE = 8 * 2**20  # bytes of a text that are read at a time
-LONGEST = 16 * 2**20  # bytes of a story; a longer one must be a missing separator
+LONGEST = 16 * 2**20  # bytes of a story; if one seems longer, a separator is missing
 HERE = Path(__file__).resolve().parent
 OUT = HERE / "artifacts" / "01_bpe"
 FORMAT = "01_bpe/1"  # changes when the format of the files in OUT changes
@@ -212,7 +212,7 @@ def first_stories(tasks, count):
     stories = (story for task in tasks for story in read_stories(*task))
     first = [story for _, story in zip(range(count), stories)]
     if not first:
-        raise stop("The text holds nothing but whitespace.", "No story, no model.",
+        raise stop("The text holds nothing but whitespace.", "It has no story.",
                    "Edit TEXT at the top of 01_bpe.py, then: python 01_bpe.py")
     return first
 

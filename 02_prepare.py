@@ -39,7 +39,7 @@ TEXT = None  # None: the text of stage 1. To fine-tune a trained model on anothe
 #              name it here as in 01; the tokenizer stays (see START_FROM in 04)
 VALID_SHARE = 0.05  # fraction of the stories held out for validation, 0.001 to 0.5;
 #                     used only if the text has no validation part of its own
-WORKERS = "auto"  # processes that encode; "auto": one per CPU core and 8 MB of text
+WORKERS = "auto"  # processes that encode; "auto": one per core, at most one per 8 MB
 
 OUT = bpe.HERE / "artifacts" / "02_prepare"
 FORMAT = "02_prepare/2"  # changes when the content of the files changes
@@ -310,7 +310,7 @@ def check_inputs():
         found = bpe.sha256_of(path) if path.is_file() else None
         if found != sha256:
             what = "has changed since stage 1 ran" if found else "is missing"
-            why = "The tokenizer was trained on its contents."
+            why = "Stages 1 and 2 must run on the same text."
             raise bpe.stop(f"{bpe.shown(path)} {what}.", why, again)
     return tokenizer, meta, paths
 

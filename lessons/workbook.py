@@ -288,7 +288,7 @@ def check(exercise, progress):
         print(f"[check] right: it answers as ours does. {count(progress)}")
         print(f"        Compare with ours: {ME} solution {name}")
         if exercise.run:
-            print(f"        Train the model with it: {ME} run {name}")
+            print(f"        Run the scripts with it: {ME} run {name}")
         print(f"Next: {next_step(progress, name)}")
         return 0
     if done.returncode != 3 and "Timeout (" in errors:

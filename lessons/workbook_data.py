@@ -298,9 +298,9 @@ def small_gpt(m, **config):  # a GPT whose weights are all random, norms' too
      " channels, head 2 the next, with D = C // self.n_head.",
      "For each part: .view(B, T, H, D).transpose(1, 2). view cuts each vector,"
      " transpose swaps positions and heads."],
-    [("T, self.n_head, C // self.n_head).transpose(1, 2)",
-      "self.n_head, T, C // self.n_head)",
-      "a single view mixes up tokens: cut into (B, T, H, D), then swap T and H"),
+    [("view(B, T, self.n_head, C // self.n_head).transpose(1, 2)",
+      "reshape(B, self.n_head, T, C // self.n_head)",
+      "a single reshape mixes up tokens: cut into (B, T, H, D), then swap T and H"),
      (".transpose(1, 2)", "", "the shape is (B, T, H, D); heads come before positions"),
      (".split(C, dim=2)", ".split(C, dim=2)[::-1]", "the order must be q, k, v"),
      ("self.n_head, C // self.n_head).transpose(1, 2)",
@@ -409,7 +409,7 @@ def hidden(f, m):
     "count the parameters without building them",
     ["The embeddings: vocab_size x C and block_size x C. The output layer is the token"
      " embedding again and counts once.",
-     "A block without biases: q, k, v and output projection are 4 x C x C, the MLP is"
+     "A block without biases: q, k, v, and c_proj are 4 x C x C, the MLP is"
      " 2 x 4 x C x C, two layer norms are 2 x C.",
      "A final norm: C. With bias=True every norm and matrix has one: 11 x C more per"
      " block (2 norms, 3 + 1 for attention, 4 + 1 for the MLP), and C for the last."],
@@ -417,7 +417,7 @@ def hidden(f, m):
       "the token embedding is counted twice; input and output share it"),
      ("self.vocab_size + self.block_size", "self.vocab_size",
       "the position embedding is missing"),
-     ("4 + 8", "3 + 8", "attention's output projection c_proj is missing"),
+     ("4 + 8", "3 + 8", "attention's c_proj is missing"),
      (" + 2 * C", "", "the two layer norms of each block are missing")],
     run=False,
 )
@@ -483,7 +483,7 @@ def get_batch(f, m):
     ["Warmup lasts `rising` steps: warmup * steps, rounded, but at least 1 and at most"
      " steps - 1. In step s the rate is max_lr * (s + 1) / rising.",
      "After the warmup the rate falls; the docstring says in which shape and how far."
-     " Its examples are exact: work one of them out by hand.",
+     " Work its example for step 55 out by hand.",
      "A straight line from max_lr at step `rising` to 0 at step `steps`, which is never"
      " taken: max_lr * (steps - step) / (steps - rising)."],
     [("step < rising", "False", "no warmup: the rate should rise in the first steps"),
@@ -538,7 +538,7 @@ torch.optim.AdamW = AdamWByHand
 """
 
 @exercise(
-    "by_hand.py", "adamw_step", 6, "move the weights: momentum, scale, decay",
+    "by_hand.py", "adamw_step", 6, "decay the weights, then step by m / sqrt(v)",
     ["m += (1 - beta1) * (gradient - m), and likewise v with gradient * gradient and"
      " beta2. In place, so that the caller's tensors change.",
      "Both begin at 0; divide by 1 - beta1**step and 1 - beta2**step to correct that.",
@@ -578,14 +578,17 @@ def adamw_step(f, m):
     ["First set group[\"lr\"] to get_lr(step, plan[\"steps\"], plan[\"max_lr\"],"
      " WARMUP) in every group of optimizer.param_groups.",
      "plan[\"accumulate\"] times: x, y = next_batch(n, plan[\"micro_batch\"]), where n"
-     " counts micro-batches; loss = model(x, y, return_logits=False)[1]; divide it by"
+     " counts the micro-batches of the run: step * plan[\"accumulate\"] + micro_step;"
+     " loss = model(x, y, return_logits=False)[1]; divide it by"
      " plan[\"accumulate\"]; loss.backward().",
-     "Then torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0), and step() and"
-     " optimizer.zero_grad(). Return the sum of losses (detached) and norm."],
+     "Then torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0), optimizer.step(),"
+     " and optimizer.zero_grad(). Return the sum of losses (detached) and norm."],
     [("optimizer.zero_grad(set_to_none=True)", "pass",
       "the gradients are never set to zero, so each step adds to those before"),
      ("loss / plan['accumulate']", "loss", "the loss is not divided by the number of"
       " micro-batches"),
+     ("(step * plan['accumulate'] + micro_step)", "micro_step",
+      "n starts at 0 in every step, so all steps train on the same sequences"),
      ("group['lr'] = lr", "pass", "the learning rate is computed but not set in the"
       " optimizer's groups"),
      ("norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)",
@@ -680,6 +683,7 @@ def summary(f, m):
       " n-gram of ids needs its own"),
      ("+ CHUNK + n - 1]", "+ CHUNK + n]", "one token too many: n-grams across the"
       " border are counted twice")],
+    run=False,
 )
 def count_ngrams(f, m):
     f.__globals__["CHUNK"] = 10
@@ -699,6 +703,7 @@ def count_ngrams(f, m):
       "the normal approximation; at 0 of 10 its interval would have no width"),
      ("1.96", "1.645", "z = 1.645 gives a 90% interval; 95% needs 1.96"),
      ("/ n", "/ count", "half is divided by count; divide by count + z * z")],
+    run=False,
 )
 def wilson(f, m):
     for right, count in ((8, 10), (0, 10), (90, 120)):
@@ -717,6 +722,7 @@ def wilson(f, m):
       " should be the running sum"),
      ("", "return max(range(len(probs)), key=lambda i: probs[i])",
       "this is always the most likely token; u is not used")],
+    run=False,
 )
 def sample_by_hand(f, m):
     for u in (0.1, 0.5, 0.6, 0.75, 0.9):

@@ -152,7 +152,8 @@ def run(exercise, progress):
         shutil.rmtree(yours / "artifacts" / script[:-3], ignore_errors=True)
     texts = scripts_with(exercises, tokens)
     bpe.write_all({yours / script: text for script, text in texts.items()})
-    print(f"[plan] {tokens:,} tokens of the practice stories, now with yours inside")
+    if ORDER[3] in stages:
+        print(f"[plan] {tokens:,} tokens of the practice stories, now with yours inside")
     for script in stages:
         if wrong := run_script(yours, script):
             print("\n".join([f"[check] {script} stopped:", *wrong]))
