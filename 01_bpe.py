@@ -185,7 +185,7 @@ def split_file(path):
         found = re.compile(separator.encode()).search(data, begin + RANGE)
         end = found.end() if found else len(data)
         if end - begin > RANGE + LONGEST:
-            raise stop(f"{path}: from byte {begin:,} on, nothing separates stories.",
+            raise stop(f"{path}: no end of a story from byte {begin + RANGE:,} on.",
                        "A story is read as a whole and must fit in memory.",
                        "Put a line <|endoftext|> between stories, then run this again.")
         tasks.append((path, separator, begin, end))
@@ -357,8 +357,8 @@ class Tokenizer:
         """One pre-token -> list of ids: replay the merges in the order of learning."""
         ids, never = [self.byte_id[b] for b in pre_token.encode()], len(self.merges)
         if len(ids) ** 2 > never:
-            # The loop below is quadratic, and DNA, base64, or Chinese can run on for
-            # megabytes. There we try each merge once, by replace() in a str of chr(id).
+            # The loop below is quadratic, and DNA or Chinese can run on for megabytes.
+            # There we try each merge once, by replace() in a str of chr(id).
             text = "".join(map(chr, ids))
             for new_id, (a, b) in enumerate(self.merges, start=260):
                 text = text.replace(chr(a) + chr(b), chr(new_id))

@@ -460,7 +460,7 @@ class Trainer:
         if not math.isfinite(loss + norm):
             why = f"Loss {loss}, gradient {norm}. The files of the last save are good."
             how = f"Halve MAX_LR (now {self.plan['max_lr']:g}), then: {move_command()}"
-            raise bpe.stop(f"Training diverged by step {self.step:,}.", why, how)
+            raise bpe.stop(f"\nTraining diverged by step {self.step:,}.", why, how)
         (then, step), self.logged = self.logged, (time.perf_counter(), self.step)
         seconds = (self.logged[0] - then) / (self.step - step)
         tokens = self.plan["tokens_per_step"]

@@ -3,6 +3,7 @@ import functools
 import importlib
 import json
 import os
+import re
 import select
 import shutil
 import signal
@@ -118,7 +119,8 @@ class Workshop:
         done = self.run(script, *arguments)
         assert done.returncode == 1, done.stdout + done.stderr
         assert "Traceback" not in done.stderr, done.stderr
-        lines = [line for line in done.stderr.splitlines() if line.strip()][-3:]
+        text = re.sub(r"(?m)^.*%\|.*?\]", "", done.stderr)  # without progress bars
+        lines = [line for line in text.splitlines() if line.strip()]
         assert len(lines) == 3, done.stderr
         for words in expected:
             assert words in "\n".join(lines), f"{words!r} is not in: {lines}"

@@ -439,9 +439,11 @@ def test_a_story_is_printed_while_it_is_generated(sample, bpe):
 # -------------------------------------------------------------- inside of the model
 
 
+@pytest.mark.parametrize("alibi", [None, 0.5])  # 0.5: training was stopped early
 def test_look_inside_gives_the_logits_of_the_model_and_weights_that_sum_to_1(
-    sample, model
+    sample, model, monkeypatch, alibi
 ):
+    monkeypatch.setattr(model, "alibi", alibi)
     idx = torch.tensor([BOS, 9, 4, 250, 7])
     logits, attention = sample.look_inside(model, idx)
     torch.testing.assert_close(logits, model(idx[None])[0][0], atol=1e-4, rtol=1e-4)
@@ -575,7 +577,7 @@ def studio(workshop, bpe, gpt):
 
     workshop.train = train
     workshop.train()
-    workshop.edit("06_sample.py", MAX_TOKENS=30, SAMPLES=2)
+    workshop.edit("06_sample.py", MAX_TOKENS=30, SAMPLES=2, DEVICE="cpu")
     return workshop
 
 

@@ -96,7 +96,7 @@ def test_without_mistakes_the_loss_falls_from_near_ln_v(sound):
 def test_without_a_mask_stages_3_and_4_refuse_to_go_on(ready):
     break_it(ready, MASK)
     ready.refuses("04_train.py", "The model sees the future", "03_model.py")
-    ready.refuses("03_model.py", "03_model.py")
+    ready.refuses("03_model.py", "a token sees the future", "Fix it in 03_model.py")
 
 
 def test_with_unshifted_targets_the_first_loss_is_too_good_and_the_sample_stutters(

@@ -80,8 +80,9 @@ def test_two_processes_lose_and_learn_what_one_does_with_the_same_sequences(toge
     shop, _ = together
     one, two = shop.log, log(shop)
     assert one["tokens"] == two["tokens"] and one["lr"] == two["lr"]
-    # Two means of four sequences are added instead of one of eight: in the first step
-    # only rounding differs. Other sequences would change loss and norm by percents.
+    # Both average the same two micro-batches, one process in turn, two of them over
+    # gloo: in the first step only rounding differs. Other sequences would change loss
+    # and norm by percents.
     assert two["train_loss"][0] == pytest.approx(one["train_loss"][0], rel=1e-4)
     assert two["grad_norm"][0] == pytest.approx(one["grad_norm"][0], rel=1e-3)
     # After 20 steps it is what rounding has become, which depends on the machine.

@@ -5,7 +5,9 @@ these terms: definition, the lessons that set it in bold, its name in the code, 
 other texts call it. Bold text that ends with a period or a colon is a run-in heading
 ("**Schedule.** In step 1 ...") and no term.
 """
+import doctest
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,10 @@ def glossary_rows():
 
 def terms_of_glossary():
     return [row[0].strip("*") for row in glossary_rows()]
+
+
+def test_the_examples_of_one_form_are_true():
+    assert doctest.testmod(sys.modules[__name__]) == doctest.TestResults(0, 1)
 
 
 def test_a_bold_term_is_found_and_a_heading_or_a_power_is_not():

@@ -35,6 +35,8 @@ hardware    A HARDWARE NUMBER is a number with a unit of time (3 s, two minutes)
             numbers), "every 10 minutes" (a setting), "20 minutes to read", "an 8 GB
             Mac", and a paragraph with the comment <!-- not measured: why -->.
 style       Lines are at most 88 wide (tables, links and output may be wider); no TODO.
+reading_time  A lesson says once how many minutes it takes to read; to 5 minutes, that
+            is 200 words and 10 lines of code or output a minute.
 parts       A lesson has the headings of PARTS in their order, a picture, 4 to 7
             excerpts, three experiments, five questions with <details>, and further
             reading.
@@ -590,9 +592,11 @@ BAD = [
     (hardware, f"It takes 3 s on {HERE.replace('2026-11-23', '')}.", "no date"),
     (hardware, f"It takes 3 s on {HERE.replace('EPYC', '')}.", "no machine"),
     (hardware, fenced("text", "[wrote] all of it in 2.8 s"), "a time in output"),
-    (style, "word " * 18, "a line of 89"),
+    (style, "word " * 18, "a line of 90"),
     (style, "TODO: say more", "something unfinished"),
     (style, "It takes @TIME@.", "a placeholder"),
+    (reading_time, "word " * 1400, "no minutes"),
+    (reading_time, "20 minutes to read. " + "word " * 1400, "they are 7"),
     (parts, "# A lesson\n\n## Run it\n\nThe end.", "a lesson without its parts"),
     (length, "word " * 1199, "too short"),
     (length, "word " * 1801, "too long"),
@@ -618,11 +622,17 @@ GOOD = [
     (hardware, "It saves every 10 minutes. A lesson takes 20 minutes to read."),
     (hardware, "The download has 22.5 MB. It runs on an 8 GB Mac. 2 heads, 96 wide."),
     (hardware, fenced("text", "For two days the dog ate 3 pears.")),
+    (reading_time, "5 minutes to read. " + "word " * 1400),
+    (reading_time, "20 minutes to read.\n" + fenced("text", *["line"] * 200)),
 ]  # fmt: skip
 
 
 def name_of(value):
     return getattr(value, "__name__", "")
+
+
+def test_every_rule_is_broken_at_least_once():
+    assert {rule for rule, *_ in BAD} == {*EVERYWHERE, *LESSONS_ONLY}
 
 
 @pytest.mark.parametrize("rule, text, why", BAD, ids=name_of)

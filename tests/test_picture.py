@@ -206,7 +206,7 @@ def test_the_loss_is_the_mean_over_the_stories_tokens_and_padding_is_free(
     assert seeing(pictures, other, targets).item() == pytest.approx(loss.item())
 
 
-def test_without_a_picture_the_story_would_be_that_of_the_gpt(gpt, quest, seeing):
+def test_vectors_of_the_patches_come_first_then_those_of_the_tokens(gpt, quest, seeing):
     """P vectors come first, then the tokens, at positions P and up: nothing else."""
     ids = torch.arange(10, 20)[None]
     picture = np.zeros((1, 48, 48, 3), np.uint8)  # black: each patch is the same vector
@@ -262,6 +262,14 @@ def test_the_weights_on_the_page_are_those_of_attention(quest, seeing, tokenizer
     assert (total > 0).all() and (total < 1.01).all()
     # <BOS> sees 36 patches and itself; a random head spreads its attention evenly.
     assert total[:, :, 0].mean() > 0.9 > total[:, :, -1].mean()
+    # The first block by hand: softmax of q k / 4 (D = 16), and no later token.
+    patches = seeing.projection(torch.from_numpy(quest.cut(picture[None])) / 127.5 - 1)
+    x = torch.cat([patches, seeing.gpt.wte(torch.tensor([ids]))], dim=1)
+    x = seeing.gpt.h[0].ln_1(x + seeing.gpt.wpe.weight[: 36 + T])
+    q, k, _ = seeing.gpt.h[0].attn.qkv(x)  # each (1, 2, 36 + T, 16)
+    scores = q @ k.mT / 4 + torch.full((36 + T, 36 + T), -torch.inf).triu(1)
+    by_hand = scores.softmax(dim=3)[0, :, 36:, :36].detach().numpy()
+    assert weights[0] == pytest.approx(by_hand, abs=1e-4)
 
 
 # -------------------------------------------------------------------------- training
@@ -425,7 +433,7 @@ return result;
 
 
 def test_the_page_shows_which_patch_a_word_came_from(bpe, browser, tmp_path):
-    # One layer, two heads, three positions: all attention on one patch, or two halves.
+    # One layer, two heads, three positions: half of the attention is on one patch.
     def heads(*patches):
         weights = np.zeros((6, 36), int)  # two heads with three positions each
         weights[range(6), patches] = 5000
@@ -457,7 +465,3 @@ def test_the_template_says_that_it_is_empty(browser):
     page = ROOT / "lessons" / "pages" / "picture.html"
     said = browser.run(page, "return document.getElementById('trouble').textContent")
     assert "This page is empty" in said
-
-
-def test_the_drawings_are_plain_json(quest):
-    assert json.loads(quest.DRAWINGS.read_text("utf-8")) == quest.THINGS

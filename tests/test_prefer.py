@@ -102,7 +102,7 @@ def test_the_hero_of_every_told_story_is_recognized(quest, stories):
         ("Everyone knew Mia. Mia was a little girl. A little bear came.", "child"),
         ("There once was a little cloth bear named Button.", "toy"),  # not a bear
         ("Once upon a time, there was a little foxglove.", None),  # not a fox
-        ("Once upon a time", None),  # the model has said nothing
+        ("Once upon a time", None),  # the prompt alone
     ],
 )
 def test_a_hero_is_what_the_first_words_introduce(quest, stories, text, kind):
@@ -116,8 +116,8 @@ def test_the_built_in_voter_votes_by_its_taste_alone(quest, stories, monkeypatch
     pairs = [(FOX, MIA), (MIA, FOX), (FOX, FOX + " It ran."), (MIA, MIA)]
     assert quest.builtin_votes(pairs, stories) == [1, 2, 0, 0]
     monkeypatch.setattr(quest, "TASTE", "short")
+    # MIA is one character shorter than FOX, and FOX shorter than FOX with more text.
     assert quest.builtin_votes(pairs, None) == [2, 1, 1, 0]
-    assert len(FOX) > len(MIA)  # so the second line is about length, too
 
 
 def test_the_built_in_voter_stops_when_enough_votes_decide(quest, stories, monkeypatch):
@@ -126,13 +126,14 @@ def test_the_built_in_voter_stops_when_enough_votes_decide(quest, stories, monke
     assert votes == [0, 1, 1]
 
 
-def test_a_column_is_as_wide_as_half_the_terminal(quest):
+def test_two_columns_fit_into_the_terminal_and_lose_no_word(quest):
     for width in (20, 40, 80, 200):
         lines = quest.side_by_side([FOX + "\n" + MIA, "word " * 60], width)
         assert max(map(len, lines)) <= width, width
         assert all("  |" in line for line in lines)
-        left = " ".join(line.split("  |")[0] for line in lines)
-        assert left.split() == (FOX + " " + MIA).split()  # no word is lost
+        left, right = map(" ".join, zip(*(line.split("  |") for line in lines)))
+        assert left.split() == (FOX + " " + MIA).split()
+        assert right.split() == ["word"] * 60
 
 
 @pytest.fixture
@@ -236,7 +237,7 @@ def test_a_run_stopped_by_ctrl_c_ends_like_one_that_was_not(
     def interrupted(*arguments):
         step(*arguments)
         count.append(1)
-        if len(count) in (3, 8):  # twice, in the middle of an epoch
+        if len(count) in (3, 8):  # in an epoch of 4 steps, and between two
             os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(quest, "train_step", interrupted)
@@ -258,7 +259,7 @@ def test_other_votes_or_settings_begin_a_new_run(training, capsys):
     assert "resuming" not in capsys.readouterr().out
 
 
-def test_a_damaged_state_says_how_to_go_on(training, tmp_path):
+def test_a_damaged_state_says_how_to_start_again(training, tmp_path):
     (tmp_path / "model.pt").write_bytes(b"half a file")
     with pytest.raises(SystemExit, match=r"rm .*model.pt && python"):
         training()

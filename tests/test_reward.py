@@ -64,7 +64,7 @@ def test_the_examples_of_the_docstrings_are_true(quest):
 
 
 def judged(quest, tokenizer, ids):
-    """-> (reward, the text of the tokens that the reward depends on)."""
+    """-> (reward, the text of the tokens that it depends on, their number)."""
     reward, count = quest.honest_reward(tokenizer, ids, quest.check(tokenizer, ids))
     return reward, tokenizer.decode(ids[:count]), count
 
@@ -223,7 +223,7 @@ def write_world(folder, gpt, bpe, text="practice"):
 
 @pytest.fixture
 def world(workshop, small_tokenizer, gpt, bpe):
-    """A folder in which the quest takes a second."""
+    """A folder in which the quest is short: a tiny model, few steps, few stories."""
     shop = small_tokenizer(workshop)
     write_world(shop.folder, gpt, bpe)
     shop.edit(ME, STEPS=3, CARELESS_STEPS=2, GROUPS=2, GROUP=4, SAMPLES=4, PROBE_EVERY=3)
@@ -281,13 +281,17 @@ def test_a_run_stopped_by_ctrl_c_resumes_and_ends_with_equal_weights(
     assert all(torch.equal(weights[name], w) for name, w in whole[1].items())
 
 
-def test_ctrl_c_in_a_measurement_loses_nothing(quest, bpe, monkeypatch):
-    def measuring():
-        raise KeyboardInterrupt
-
-    with pytest.raises(SystemExit) as stopped:
-        bpe.run_stage(measuring, ME, lock=False)
-    assert f"python {ME}" in str(stopped.value)
+def test_ctrl_c_in_a_measurement_loses_no_practice(world):
+    script = world.folder / ME
+    text, line = script.read_text("utf-8"), "            results[name][t] = measure("
+    assert text.count(line) == 1
+    stop = "            signal.raise_signal(signal.SIGINT)\n"
+    script.write_text(text.replace(line, stop + line), "utf-8")
+    world.refuses(ME, "Stopped by Ctrl-C", f"python {ME}")
+    script.write_text(text, "utf-8")
+    again = world.run(ME)
+    assert "3 of 3 steps are done" in again.stdout, again.stderr
+    assert "2 of 2 steps are done" in again.stdout and "[wrote]" in again.stdout
 
 
 # ------------------------------------------------------------------- a user's mistakes
@@ -305,7 +309,7 @@ def test_another_text_has_no_verifiable_reward(world, gpt, bpe):
 
 def test_without_the_grammar_there_is_no_judge(world):
     (world.folder / "lessons/practice_stories.py").unlink()
-    world.refuses(ME, "practice_stories.py", "judge", "git checkout")
+    world.refuses(ME, "practice_stories.py", "which checks stories", "git checkout")
 
 
 def test_damaged_state_and_other_settings_are_refused_and_nothing_is_lost(world):

@@ -21,6 +21,7 @@ import re
 import signal
 import sys
 import textwrap
+import time
 import zlib
 from collections import namedtuple
 from pathlib import Path
@@ -42,8 +43,8 @@ from tqdm import tqdm  # noqa: E402
 STEPS = 3300  # weight updates; 2400: less time, and more words are missed
 PAIRS = 7  # rows of a batch that are a request and its story, and ...
 PLAIN = 1  # ... rows of train.bin; 0: nothing reminds the model of plain stories
-CUT = 3  # 2 of 3 batches hold CUT times as many rows, each cut to its first 1/CUT; see
-#          get_batch(); 1: all rows whole, and far fewer wishes are kept
+CUT = 3  # 2 of 3 batches: CUT times as many pairs, cut short; 1: far fewer wishes kept
+SPARE = 5  # pairs that the other batches draw, but leave out; 0: late words are missed
 SAD = 0.25  # fraction of sad endings in training; 0.5: fewer for the 24 happy plots
 MAX_LR = 3e-3  # highest learning rate; pretraining used 6e-3
 REQUESTS = 200  # in the evaluation; more: narrower intervals, but more time
@@ -54,7 +55,7 @@ ME = "lessons/quests/instruct.py"
 OUT = ROOT / "artifacts" / "instruct"
 DATA, CPU = evaluation.DATA, torch.device("cpu")
 TRY = f'python {ME} "a story about Lily with ice, cold and sleigh, sad ending"'
-RESTART = f"mv artifacts/instruct artifacts/instruct.old && python {ME}"
+RESTART = f"mv artifacts/instruct artifacts/instruct.{time.time():.0f} && python {ME}"
 SAVE_EVERY = 200  # steps between two saves of the training state
 PHRASINGS = [  # the second is like those of TinyStories-Instruct
     "a story{about} with {words}, {ending} ending",
@@ -75,7 +76,6 @@ Request = namedtuple("Request", "words hero ending")
 
 def masked_loss(losses, targets):  # T losses in nats, T targets -> their mean
     """Two tokens of a request, then an answer of two tokens: (0.5 + 0.1) / 2.
-
     >>> masked_loss([7.0, 9.0, 0.5, 0.1], [gpt.IGNORE, gpt.IGNORE, 41, 42])
     0.3
     >>> masked_loss([7.0, 9.0], [gpt.IGNORE, gpt.IGNORE])  # 03_model.py: NaN
@@ -85,7 +85,6 @@ def masked_loss(losses, targets):  # T losses in nats, T targets -> their mean
     return sum(counted) / max(1, len(counted))
 
 # ====================================================== 5. From requests to tokens
-
 def write_request(request, phrasing):  # Request, one of PHRASINGS -> str
     """
     >>> write_request(Request(["ice", "cold", "sleigh"], "Lily", "sad"), PHRASINGS[0])
@@ -106,9 +105,7 @@ def prompt_of(tokenizer, text):  # -> list of ids
     return [bpe.BOS, *tokenizer.encode(text), bpe.BOS]
 
 def pair_row(prompt, story, T):  # ids, ids -> (T,) inputs, (T,) targets; or None
-    """Targets are the next tokens, but IGNORE inside the request and after <EOS>. None
-    if the pair does not fit: the model could not finish such a story, either.
-    """
+    """Targets: next tokens; IGNORE in the request and after <EOS>. Too long: None."""
     ids = [*prompt, *story, bpe.EOS]
     if len(ids) > T + 1:
         return None
@@ -119,8 +116,7 @@ def pair_row(prompt, story, T):  # ids, ids -> (T,) inputs, (T,) targets; or Non
     y[len(ids) - 1 :] = gpt.IGNORE
     return x, y
 
-def is_held_out(words):  # -> bool
-    """Is this combination, in any order, only for the evaluation? One in ten is."""
+def is_held_out(words):  # -> bool: one combination in ten is for the evaluation only
     return zlib.crc32(" ".join(sorted(words)).encode()) % 10 == 0
 
 def requests(grammar, seed, held_out, count=10**9):  # -> (Request, its text, a story)
@@ -135,30 +131,43 @@ def requests(grammar, seed, held_out, count=10**9):  # -> (Request, its text, a 
                 break
 
 # ============================================================= 6. Batches, and training
-
 def get_batch(grammar, tokenizer, tokens, n):  # -> (B, T) inputs, (B, T) targets
-    """PAIRS new pairs and PLAIN rows of train.bin. Batch n depends only on n and the
-    constants, so a run can resume anywhere. Each has targets: no loss is 0 / 0.
-    """
+    """Depends on n and the constants alone: a run can resume. Has targets: no 0 / 0."""
     # The first sentences of a story choose its plot, so they show whether the request
     # was read. So most batches hold beginnings only, until the last fifth of a run.
-    short = n % 3 > 0 and n < 0.8 * STEPS
-    k, T, rows = CUT if short else 1, tokens.block_size, []
-    for _, text, story in requests(grammar, SEED * 10**6 + n, held_out=False):
+    short, T, pairs = n % 3 > 0 and n < 0.8 * STEPS, tokens.block_size, []
+    used, spare = (CUT * (PAIRS + PLAIN), 0) if short else (PAIRS, SPARE)
+    for request, text, story in requests(grammar, SEED * 10**6 + n, held_out=False):
         row = pair_row(prompt_of(tokenizer, text), tokenizer.encode(story), T)
-        rows += [row] * (row is not None)
-        if len(rows) == k * PAIRS:
+        late = sum(map(story.find, request.words)) / len(story)
+        pairs += [(late, row)] * (row is not None)
+        if len(pairs) == used + spare:
             break
-    rows += zip(*train.get_batch(tokens, n, k * PLAIN)) if PLAIN else []
-    x, y = (torch.stack(part) for part in zip(*rows))  # B x (T,) -> (B, T), twice
-    return x[:, : T // k], y[:, : T // k]
+    # Whole rows alone have late words, so use the pairs whose words come latest.
+    pairs = sorted(pairs, key=lambda pair: -pair[0])[:used]
+    plain = zip(*train.get_batch(tokens, n, PLAIN)) if PLAIN and not short else []
+    x, y = (torch.stack(part) for part in zip(*[row for _, row in pairs], *plain))
+    T = T // CUT if short else T
+    return x[:, :T], y[:, :T]  # (B, T) twice
+
+def configure_optimizers(model):  # -> AdamW, and Muon for matrices (see exercise 33)
+    adamw = train.configure_optimizer(model)
+    matrices = [weight for weight in model.h.parameters() if weight.dim() == 2]
+    muon = torch.optim.Muon(matrices, adjust_lr_fn="match_rms_adamw")
+    def move_matrices(*_):
+        muon.param_groups[0]["lr"] = adamw.param_groups[0]["lr"]
+        muon.step()
+        muon.zero_grad()  # and what has no gradient, AdamW leaves as it is
+    adamw.register_step_pre_hook(move_matrices)
+    return adamw, muon
 
 def fine_tune(model, grammar, tokenizer, tokens, state, header):
     """STEPS steps as in 04_train.py; SystemExit at Ctrl-C. state: last.pt, or None."""
-    optimizer, step = train.configure_optimizer(model.train()), 0
+    both, step = configure_optimizers(model.train()), 0
     if state:
         model.load_state_dict(state["weights"])
-        optimizer.load_state_dict(state["optimizer"])
+        for optimizer, its_state in zip(both, state["optimizers"]):
+            optimizer.load_state_dict(its_state)
         step = state["step"]
         print(f"[read] last.pt: resuming after step {step:,}")
     def save(name, **more):
@@ -171,13 +180,13 @@ def fine_tune(model, grammar, tokenizer, tokens, state, header):
     bar = tqdm(desc="fine-tuning", total=STEPS, initial=step, unit="step")
     while step < STEPS and not asked:
         batch = get_batch(grammar, tokenizer, tokens, step)
-        loss, _ = train.train_step(model, optimizer, lambda *_: batch, step, plan, CPU)
+        loss, _ = train.train_step(model, both[0], lambda *_: batch, step, plan, CPU)
         losses.append(loss.item())
         bar.set_postfix(loss=f"{np.mean(losses[-100:]):.3f}")
         bar.update()
         step += 1
         if step % SAVE_EVERY == 0 or step == STEPS or asked:
-            save("last.pt", optimizer=optimizer.state_dict())
+            save("last.pt", optimizers=[part.state_dict() for part in both])
     bar.close()
     signal.signal(signal.SIGINT, handler)
     if step < STEPS:
@@ -187,20 +196,18 @@ def fine_tune(model, grammar, tokenizer, tokens, state, header):
     print(f"[wrote] {bpe.shown(OUT / 'model.pt')}: the model after {step:,} steps")
 
 # ================================================= 7. Answers, and the wishes they keep
-
 def answer(model, tokenizer, texts, seed):  # requests -> [(story, did it end?)]
     """Requests with equally many tokens are answered side by side as one batch."""
     settings = sample.SETTINGS | {"temperature": TEMPERATURE}
-    lengths = [len(prompt_of(tokenizer, text)) for text in texts]
-    answers, T = [None] * len(texts), model.config.block_size
-    for length in tqdm(sorted(set(lengths)), "answering", leave=False, delay=1):
-        numbers = [i for i in range(len(texts)) if lengths[i] == length]
-        prompts = [prompt_of(tokenizer, texts[i]) for i in numbers]
+    prompts, answers = [prompt_of(tokenizer, text) for text in texts], {}
+    for length in tqdm(sorted({*map(len, prompts)}), "answering", leave=False, delay=1):
+        numbers = [i for i, prompt in enumerate(prompts) if len(prompt) == length]
+        batch, new = [prompts[i] for i in numbers], model.config.block_size - length
         first = (seed * 1000 + length) * 10_000  # each length has its own seeds
-        rows = sample.generate_all(model, prompts, T - length, settings, first)
+        rows = sample.generate_all(model, batch, new, settings, first)
         for i, ids in zip(numbers, rows):
             answers[i] = tokenizer.decode(ids).strip(), ids[-1] == bpe.EOS
-    return answers
+    return [answers[i] for i in range(len(texts))]
 
 def wishes_kept(grammar, request, story):  # -> {wish: [bool, ...]}
     """One bool per word; no bool for the hero if the request names none."""
@@ -234,22 +241,19 @@ def bits_per_byte(model, tokenizer, valid):  # held-out plain stories -> float
     return evaluation.summary(nats, valid, starts, lengths)["bits_per_byte"]
 
 # ============================================================================ 8. Checks
-
 def check_constants():  # SystemExit, naming the constant and its range
-    for name, value, low, high in [
-        ("STEPS", STEPS, 1, 10**6), ("PAIRS", PAIRS, 1, 999), ("PLAIN", PLAIN, 0, 999),
-        ("CUT", CUT, 1, 8), ("MAX_LR", MAX_LR, 1e-7, 1.0), ("SEED", SEED, 0, 10**6),
-        ("REQUESTS", REQUESTS, 2, 999), ("TEMPERATURE", TEMPERATURE, 0.0, 9.0),
-        ("SAD", SAD, 0.0, 1.0),
-    ]:  # fmt: skip
-        bpe.in_range(ME, name, value, type(low), low, high)
+    limits = dict(STEPS=(1, 10**6), PAIRS=(1, 999), PLAIN=(0, 999), SPARE=(0, 999))
+    limits |= dict(CUT=(1, 8), MAX_LR=(1e-7, 1.0), SEED=(0, 10**6), REQUESTS=(2, 999))
+    limits |= dict(TEMPERATURE=(0.0, 9.0), SAD=(0.0, 1.0))
+    for name, (low, high) in limits.items():
+        bpe.in_range(ME, name, globals()[name], type(low), low, high)
 
 def need_grammar(text):  # TEXT of stage 1 -> the module practice_stories
     if grammar := evaluation.load_grammar(text):
         return grammar
-    why = "It makes pairs and checks answers. (A finished model.pt still answers.)"
-    how = "git checkout lessons/practice_stories.py"
-    how = how if text == "practice" else 'Set TEXT = "practice" in 01, run 01 to 04.'
+    why = "It makes the pairs. A finished model.pt of this tokenizer still answers."
+    how = f"git checkout lessons/practice_stories.py && python {ME}"
+    how = how if text == "practice" else 'Set TEXT = "practice" in 01; python 01_bpe.py'
     raise bpe.stop("Fine-tuning needs the grammar of the practice stories.", why, how)
 
 def find_state(fingerprint):  # -> content of last.pt, or None; or SystemExit
@@ -281,7 +285,6 @@ def read_request(grammar, text):  # what a user typed -> Request
     return Request(words[:3], hero, ending)
 
 # ============================================================================== 9. Main
-
 def main():
     check_constants()
     if sys.argv[1:]:
@@ -289,20 +292,20 @@ def main():
     tokenizer, base, meta, hashes = evaluation.check_inputs()
     grammar = need_grammar(meta["constants"]["TEXT"])
     print(f"[read] {bpe.shown(evaluation.MODEL)}: {base.config.n_params:,} parameters")
-    fingerprint = hashes | {"grammar": bpe.sha256_of(evaluation.GRAMMAR), "SEED": SEED}
-    fingerprint |= dict(STEPS=STEPS, PAIRS=PAIRS, PLAIN=PLAIN, CUT=CUT, MAX_LR=MAX_LR)
-    fingerprint["SAD"] = SAD
+    names = "SEED", "STEPS", "PAIRS", "PLAIN", "CUT", "SPARE", "SAD", "MAX_LR"
+    fingerprint = hashes | {name: globals()[name] for name in names}
+    fingerprint["grammar"] = bpe.sha256_of(evaluation.GRAMMAR)
     header = {"config": vars(base.config), "fingerprint": fingerprint}
     header |= {"alibi": float(base.alibi or 0), "tokenizer": hashes["tokenizer"]}
     state, T = find_state(fingerprint), base.config.block_size
     print(f"[plan] {STEPS:,} steps x ({PAIRS} pairs + {PLAIN} plain rows) x {T} tokens")
-    some = requests(grammar, SEED * 10**6, held_out=False, count=500)
     rows = [pair_row(prompt_of(tokenizer, text), tokenizer.encode(story), T)
-            for _, text, story in some]  # fmt: skip
+            for _, text, story in requests(grammar, SEED * 10**6, False, 500)]
     print(f"[plan] {rows.count(None)} of 500 pairs do not fit {T} tokens: left out")
     if rows.count(None) > 250:
         why = "The context length of best.pt is too short for requests and stories."
-        raise bpe.stop("Too few fit.", why, "Choose a SIZE in 03 with block_size 256.")
+        how = 'Set SIZE = "nano" in 03, then: python 03_model.py && python 04_train.py'
+        raise bpe.stop("Too few fit.", why, how)
     model, tokens = copy.deepcopy(base), train.Tokens(DATA / "train.bin", T, SEED)
     fine_tune(model, grammar, tokenizer, tokens, state, header)
     evaluate(base, model.eval(), grammar, tokenizer)
@@ -310,10 +313,7 @@ def main():
 
 def evaluate(base, model, grammar, tokenizer):  # prints the table, and bits per byte
     asked, texts, _ = zip(*requests(grammar, 10**15 + SEED, True, REQUESTS))
-    some = requests(grammar, SEED * 10**6, held_out=False, count=2000)
-    seen = {frozenset(r.words) for r, *_ in some} & {frozenset(r.words) for r in asked}
-    print(f"\n[check] {len(seen)} of their combinations of words are among 2,000 pairs")
-    print(f"[start] {REQUESTS} requests, temperature {TEMPERATURE}; wishes kept:")
+    print(f"\n[start] {REQUESTS} requests, temperature {TEMPERATURE}; wishes kept:")
     before, after = (answer(m, tokenizer, texts, SEED) for m in (base, model))
     shuffled = after[1:] + after[:1]  # a control: each request with another's answer
     columns = {"before": before, "after": after, "control: shuffled": shuffled}
