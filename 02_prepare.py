@@ -43,7 +43,7 @@ WORKERS = "auto"  # processes that encode; "auto": one per core, at most one per
 
 OUT = bpe.HERE / "artifacts" / "02_prepare"
 FORMAT = "02_prepare/2"  # changes when the content of the files changes
-MIN_STORIES, LONG = 20, 1000  # fewer will do if their mean is at least LONG tokens
+MIN_STORIES, LONG = 20, 1000  # fewer will do, if marked and LONG tokens long on average
 MAX_CACHED = 150_000  # words whose ids a process remembers: about 30 MB
 
 # ============================================================= 3. Glossary of this file

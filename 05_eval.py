@@ -263,7 +263,7 @@ def longest_matches(train, stories, n):  # -> [(length, start in story, start in
     return best
 
 def compare_with_training(tokenizer, train, stories, n):  # lists of ids -> [dict]
-    """For each story: its longest match with train, the same place there, and the
+    """For each story: its longest match with train, the text around it there, and the
     fraction of its 4-grams that are new, which means nowhere in train.
     """
     rows = [{"text": tokenizer.decode(ids), "ended": ids[-1] == EOS} for ids in stories]

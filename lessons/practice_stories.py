@@ -2313,7 +2313,8 @@ def pairs(count, seed=1, sad=0.5):
         draws, beats = parse(PLOTS[pick(rng, plots[ending])])
         slots = draw_slots(rng, draws)  # from here on like tell()
         story = "".join(fill(pick(rng, beat), slots) for beat in beats)
-        chosen = [slots[slot] for slot in slots if slot.split(".")[0] in things(draws)]
+        asked = things(draws)
+        chosen = [slots[slot] for slot in slots if slot.split(".")[0] in asked]
         known, there = known_words(" ".join(chosen)), WHOLE_WORD.findall(story)
         known = [word for word in known if word in there]  # a wording can leave one out
         if len(known) >= 3:

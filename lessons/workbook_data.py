@@ -675,7 +675,7 @@ def summary(f, m):
      " return_counts=True) counts them.",
      "train may be larger than memory: read CHUNK tokens at a time, and n - 1 more, or"
      " the n-grams across the border are lost. np.searchsorted(wanted, keys) says where"
-     " each key is in the sorted array `wanted`."],
+     " each key is, or would be, in the sorted `wanted`; count only those it holds."],
     [("CHUNK + n - 1]", "CHUNK]", "n-grams across the border of two chunks are lost"),
      ("+= often[known]", "+= 1", "an n-gram counts once per chunk, not as often as it"
       " occurs"),

@@ -2,7 +2,7 @@
 # requires-python = ">=3.10"
 # dependencies = ["torch==2.13.0", "numpy", "regex", "tqdm"]
 # ///
-"""Side quest: teach your model to see. It looks at a small picture and tells its story.
+"""Side quest: teach your model to see. It looks at a picture and generates a story.
 
 READS   artifacts/ (01_bpe/tokenizer.json, 02_prepare/meta.json, 04_train/best.pt),
         lessons/practice_stories.py, lessons/quests/drawings.json
