@@ -282,7 +282,7 @@ def check_inputs():  # -> SeeingGPT, Tokenizer, grammar, header; or SystemExit
         print("[note] best.pt was trained on another text: these words are new to it")
     grammar = evaluate.load_grammar("practice")
     if grammar is None:
-        why = "practice_stories.py tells them, whatever text best.pt was trained on."
+        why = "practice_stories.py, which generates them, is missing."
         raise bpe.stop("There are no stories about the pictures.", why, REPAIR)
     try:
         ids, _ = encode(tokenizer, make_examples(grammar, 300, stream=2**41)[2])
