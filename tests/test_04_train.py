@@ -563,6 +563,11 @@ def test_a_finished_model_is_fine_tuned_on_another_text(trained):
     moved = sum((after[name] - before[name]).norm() for name in before)
     assert 0 < moved < 0.5 * sum(weight.norm() for weight in before.values())
     assert "has finished" in trained.run("04_train.py").stdout  # the same command
+    # A likely mistake is to set TEXT in 01, which makes another tokenizer, too.
+    trained.edit("01_bpe.py", TEXT="cats.txt", VOCAB_SIZE=270)
+    for stage in ("01_bpe.py", "02_prepare.py"):
+        assert trained.run(stage).returncode == 0
+    trained.refuses("04_train.py", "best.pt was made with another", "set it in 02")
 
 
 def test_a_loss_that_diverges_stops_the_run_and_keeps_the_last_good_files(ready):
