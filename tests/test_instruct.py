@@ -477,7 +477,7 @@ def again(trained, tmp_path):
 
 def test_a_run_says_what_it_does_and_what_came_of_it(trained):
     for words in (
-        "[plan] 3 steps x (7 pairs + 1 plain rows) x 512 tokens",
+        "[plan] 3 steps, up to (7 pairs + 1 plain) x 512 tokens",
         "of 500 pairs do not fit",
         "[wrote] artifacts/instruct/model.pt", "[start] 2 requests",
         "each word", "all words", "hero", "ending", "story right", "bits per byte",

@@ -45,7 +45,7 @@ PAIRS = 7  # rows of a batch that are a request and its story, and ...
 PLAIN = 1  # ... rows of train.bin; 0: nothing reminds the model of plain stories
 CUT = 3  # 2 of 3 batches: CUT times as many pairs, cut short; 1: far fewer wishes kept
 SPARE = 5  # pairs that the other batches draw, but leave out; 0: late words are missed
-SAD = 0.25  # fraction of sad endings in training; 0.5: fewer for the 24 happy plots
+SAD = 0.25  # fraction of sad endings in training; 0.5: fewer pairs per happy plot
 MAX_LR = 3e-3  # highest learning rate; pretraining used 6e-3
 REQUESTS = 200  # in the evaluation; more: narrower intervals, but more time
 TEMPERATURE = 0.0  # the most probable token each time; at 0.8, fewer wishes are kept
@@ -298,7 +298,7 @@ def main():
     header = {"config": vars(base.config), "fingerprint": fingerprint}
     header |= {"alibi": float(base.alibi or 0), "tokenizer": hashes["tokenizer"]}
     state, T = find_state(fingerprint), base.config.block_size
-    print(f"[plan] {STEPS:,} steps x ({PAIRS} pairs + {PLAIN} plain rows) x {T} tokens")
+    print(f"[plan] {STEPS:,} steps, up to ({PAIRS} pairs + {PLAIN} plain) x {T} tokens")
     rows = [pair_row(prompt_of(tokenizer, text), tokenizer.encode(story), T)
             for _, text, story in requests(grammar, SEED * 10**6, False, 500)]
     print(f"[plan] {rows.count(None)} of 500 pairs do not fit {T} tokens: left out")
