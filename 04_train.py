@@ -535,7 +535,7 @@ def read_inputs():  # -> (model, tokenizer, [Tokens to train on, to validate on]
     model, content = gpt.GPT.load(path, writer, dropout=DROPOUT)
     model.checkpointing = CHECKPOINTING
     bpe.check_tokenizer(meta["tokenizer"], "train.bin", "python 02_prepare.py")
-    again = "Put TEXT of 01 back, set it in 02; then: python 01_bpe.py"
+    again = "Put TEXT of 01 back, name yours in 02; then: python 01_bpe.py"
     how = again if START_FROM else "python 03_model.py"
     bpe.check_tokenizer(content["tokenizer"], path.name, how)
     T = model.config.block_size

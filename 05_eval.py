@@ -42,7 +42,7 @@ except ModuleNotFoundError as error:
 SAMPLES = 10  # stories per temperature; more: a narrower interval, but more time
 TEMPERATURES = (0.5, 0.8, 1.0, 1.2)  # randomness of sampling; see 06_sample.py
 MIN_P = 0.1  # drop tokens below this fraction of the highest probability; as in 06
-GRAMMAR_SAMPLES = 200  # stories that the grammar checks, for MIN_P 0 and the one above
+GRAMMAR_SAMPLES = 200  # stories that the grammar checks: for MIN_P 0 and above, each
 SEED = 1  # of the random generator; another seed: other stories
 DEVICE = "auto"  # "cpu", "cuda", "mps"; "auto": a GPU if any; checked against the CPU
 

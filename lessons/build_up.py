@@ -1,4 +1,4 @@
-"""Build up a GPT: seven models, from a bigram to a GPT, each adding to the last.
+"""Build up a GPT: seven models, from a bigram to a GPT, each extending the one before.
 
 READS   artifacts/01_bpe/tokenizer.json, artifacts/02_prepare/ (train.bin, valid.bin)
 WRITES  artifacts/build_up/build_up.html   their learning curves, and a sample of each

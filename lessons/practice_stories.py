@@ -355,9 +355,9 @@ HOMES = {
 # THE IDEA: plots
 # ======================================================================================
 #
-# One block, one plot. A slot keeps its words through the whole block, and that
-# is what a tiny model has to learn: if Tom lost a red kite, it is the red kite that is
-# found, and it is Tom who is glad.
+# One block, one plot. A slot keeps its words through the whole block, and that is what a
+# tiny model has to learn: if Tom lost a red kite, it is the red kite that is found, and
+# it is Tom who is glad.
 
 PLOTS = {}
 
@@ -1947,7 +1947,8 @@ def write_corpus(train_path, valid_path, train=20_000, valid=1_000, seed=1):
 #
 # For real text nobody can answer these questions. For ours we can: every story comes
 # from the grammar above, and check() and limit() read the same plots and tables. Take
-# "Tim lost a red kite. ... Tom was glad": check() names Tom and says that Tim was expected.
+# "Tim lost a red kite. ... Tom was glad": check() names Tom and says that Tim was
+# expected.
 
 Mistake = namedtuple("Mistake", "offset fraction found expected kind")
 Limit = namedtuple("Limit", "nats bytes bits_per_byte")

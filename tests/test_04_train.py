@@ -567,7 +567,7 @@ def test_a_finished_model_is_fine_tuned_on_another_text(trained):
     trained.edit("01_bpe.py", TEXT="cats.txt", VOCAB_SIZE=270)
     for stage in ("01_bpe.py", "02_prepare.py"):
         assert trained.run(stage).returncode == 0
-    trained.refuses("04_train.py", "best.pt was made with another", "set it in 02")
+    trained.refuses("04_train.py", "best.pt was made with another", "name yours in 02")
 
 
 def test_a_loss_that_diverges_stops_the_run_and_keeps_the_last_good_files(ready):

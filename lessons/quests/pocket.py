@@ -158,8 +158,8 @@ def check_inputs():  # -> GPT, Tokenizer
     bpe.one_of(ME, "BITS", BITS, [8, 32])
     model, tokenizer = sample.check_inputs()
     if model.alibi is not None:
-        print("[note] Training was stopped early, while attention had a distance")
-        print("       penalty. The page does not know it: let python 04_train.py finish.")
+        print("[note] best.pt was saved while attention had a distance penalty, which")
+        print("       the page lacks. Stopped early? Let python 04_train.py finish.")
     for name in ("pocket.html", "common.css", "common.js"):
         path = PAGES / name
         if not path.exists():

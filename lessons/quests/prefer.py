@@ -285,7 +285,7 @@ def read(name, made_from, to_move):  # -> the items in a file; [] if there is no
     except (ValueError, LookupError, TypeError) as error:
         how = ["mv", to_move, to_move + time.strftime(".%m%d-%H%M%S")]
         what = f"{bpe.shown(path)} cannot be used: {error}."
-        why = "Restore what it was made with, or rename its folder, which loses nothing:"
+        why = "Restore what it was made with, or move it away, which loses nothing:"
         raise bpe.stop(what, why, f"{shlex.join(how)} && {COMMAND}") from None
 
 def check_inputs():  # -> which command, GPT, checkpoint, Tokenizer, grammar or None

@@ -392,8 +392,8 @@ def check_inputs():  # -> GPT, Tokenizer, validation ids
     model, content = gpt.GPT.load(MODEL, "04_train.py")
     bpe.check_tokenizer(content.get("tokenizer"), "best.pt", "python 04_train.py")
     if model.alibi is not None:
-        print("[note] Training was stopped early, while attention had a distance")
-        print("       penalty. Other programs do not know it: let python 04_train.py finish.")
+        print("[note] best.pt was saved while attention had a distance penalty, which")
+        print("       other programs lack. Stopped early? Let python 04_train.py finish.")
     writer = "02_prepare.py"
     meta = bpe.read_json(DATA / "meta.json", writer, "02_prepare/2")
     bpe.check_tokenizer(meta["tokenizer"], "valid.bin", f"python {writer}")
