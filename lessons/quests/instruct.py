@@ -105,7 +105,7 @@ def prompt_of(tokenizer, text):  # -> list of ids
     return [bpe.BOS, *tokenizer.encode(text), bpe.BOS]
 
 def pair_row(prompt, story, T):  # ids, ids -> (T,) inputs, (T,) targets; or None
-    """Targets: next tokens; IGNORE in the request and after <EOS>. Too long: None."""
+    """Targets are IGNORE in the request and after <EOS>. None if too long for T."""
     ids = [*prompt, *story, bpe.EOS]
     if len(ids) > T + 1:
         return None
@@ -132,7 +132,7 @@ def requests(grammar, seed, held_out, count=10**9):  # -> (Request, its text, a 
 
 # ============================================================= 6. Batches, and training
 def get_batch(grammar, tokenizer, tokens, n):  # -> (B, T) inputs, (B, T) targets
-    """Depends on n and the constants alone: a run can resume. Has targets: no 0 / 0."""
+    """Batch n is always the same, so a run can resume. Its loss is never 0 / 0."""
     # The first sentences of a story choose its plot, so they show whether the request
     # was read. So in the first 70% of the steps, most batches hold beginnings only.
     short, T, pairs = n % 3 > 0 and n < 0.7 * STEPS, tokens.block_size, []
