@@ -31,8 +31,7 @@ import time
 from functools import partial
 from hashlib import sha256
 
-# Waiting threads soon sleep instead of spinning: much faster beside busy programs, and
-# as fast alone. For Linux's OpenMP; to be set before torch is imported.
+# Idle threads sleep, not spin: faster beside busy programs. Set before torch (OpenMP).
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 try:
     # `import 01_bpe` is a syntax error (a name cannot start with a digit), hence:
@@ -111,10 +110,9 @@ def descend(w=0.0, lr=0.1, steps=25):
 
 # ========================================================= 5. Read batches of sequences
 class Tokens:
-    """A file of token ids, and where its sequences start. One starts at each <BOS>, as
-    in generation; if that document is short, the sequence runs on into the next ones. A
-    document longer than T gets further starts, T apart, randomly shifted in each epoch.
-    The last sequence ends with the file. So each epoch has every token as a target.
+    """A file of token ids, and where its sequences start: at each <BOS>. After a short
+    document, the sequence runs on into the next ones. A document longer than T gets
+    further starts, T apart, shifted in each epoch. So every token is a target.
     """
 
     def __init__(self, path, block_size, seed):
@@ -170,9 +168,7 @@ def get_lr(step, steps, max_lr, warmup):
     return max_lr * max(0, steps - step) / max(1, steps - rising)
 
 def get_alibi(step, steps):
-    """Strength of the distance penalty: from 1 down to 0 after ALIBI * steps. Near
-    tokens first, then all: a curriculum for attention. Fine-tuning needs none.
-    """
+    """Strength of the distance penalty, fading to 0. Fine-tuning does without it."""
     return 0.0 if START_FROM or not ALIBI else max(0.0, 1 - step / (ALIBI * steps))
 
 def configure_optimizer(model):
@@ -245,15 +241,13 @@ def tune_memory():
         libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: and the heap does not shrink
 
 def choose_device(model, tokens, plan, threads=None):  # -> (device, seconds per step)
-    """DEVICE; "auto" is measured: a small model can be faster on a Mac's processor. The
-    number of CPU threads is measured, too: beside busy programs one can be faster.
-    A run that resumes keeps its threads, because sums round differently with others.
-    """
+    """DEVICE, or the fastest in a trial; a run that resumes keeps its CPU threads."""
     devices, seconds, why = gpt.available_devices(), {}, "the fastest here"
     if DEVICE != "auto":
         devices, why = [d for d in devices if d.type == DEVICE], "set by DEVICE"
     elif WORLD_SIZE > 1:  # all processes must choose the same; Apple GPUs cannot join
         devices = [d for d in devices if d.type != "mps"][:1]
+    # A small model can be faster on a Mac's CPU; and beside busy programs, on 1 thread.
     counts = [threads] if threads else sorted({torch.get_num_threads(), 1})
     for device, count in [(d, n) for d in devices for n in counts]:
         if device.type != "cpu" and count != counts[-1]:
@@ -337,8 +331,9 @@ def overfit_one_batch(model, tokens, device, steps=30):
 # ==================================================== 10. Save and resume a run exactly
 def fingerprint_of(model, meta, plan):  # -> {what a run depends on: its value}
     """Left out: device and split of a step, which affect only rounding and dropout."""
-    code = ast.unparse(ast.parse((bpe.HERE / "03_model.py").read_text("utf-8")))
-    code = re.sub(r'""".*?"""', "", code, flags=re.DOTALL)  # no comments or docstrings
+    code = ast.dump(ast.parse((bpe.HERE / "03_model.py").read_bytes()))  # no comments;
+    docs = r"Expr\(value=Constant\(value=(['\"]).*?\1\)\)(, )?"  # no docstrings; and
+    code = re.sub(docs + r"|\w+=\[\], |(, )?\w+=\[\]", "", code)  # 3.13 omits "= []"
     weights = b"".join(w.numpy().tobytes() for w in model.state_dict().values())
     return {"data": meta["train"]["sha256"], "model": sha256(weights).hexdigest(),
             "code": sha256(code.encode()).hexdigest(), "format": FORMAT, "ALIBI": ALIBI,
@@ -365,8 +360,8 @@ def find_state(fingerprint):  # -> content of last.pt, or None: nothing to resum
         return None
     state = gpt.load_checkpoint(paths[0], move_command())
     before = state.get("fingerprint", {})
-    names = {"data": "train.bin", "code": "the code of 03_model.py",
-             "model": "the first weights (SIZE, SEED in 03_model.py; START_FROM)"}
+    names = {"data": "train.bin (run 02 again)", "code": "the code of 03_model.py",
+             "model": "the first weights (SIZE, SEED: run 03 again; START_FROM)"}
     changed = [names.get(name) or f"{name} ({before.get(name)}, now {value})"
                for name, value in fingerprint.items() if before.get(name) != value]
     if changed:
@@ -446,12 +441,12 @@ class Trainer:
                 saved = time.perf_counter()
                 self.logged = saved, self.step
         bar.close()
-        signal.signal(signal.SIGINT, handler)
         if self.step < steps:
             why = f"Step {self.step:,} of {steps:,} is saved; nothing is lost."
             several = f"torchrun --nproc-per-node {WORLD_SIZE}"
             how = f"Resume with: {several if WORLD_SIZE > 1 else 'python'} 04_train.py"
             raise bpe.stop("\nStopped by Ctrl-C.", why, how)
+        signal.signal(signal.SIGINT, handler)
 
     def log(self, bar):
         """Read the losses of the last steps: only here do we wait for a GPU."""
@@ -519,9 +514,10 @@ def check_constants():
     bpe.one_of(me, "COMPILE", COMPILE, [False, True])
     bpe.one_of(me, "CHECKPOINTING", CHECKPOINTING, [False, True])
     bpe.one_of(me, "DEVICE", DEVICE, ["auto", *map(str, gpt.available_devices())])
-    if START_FROM and not (bpe.HERE / START_FROM).is_file():
-        raise bpe.unusable(me, "START_FROM", START_FROM, "None, or a best.pt's path")
-    if START_FROM and (bpe.HERE / START_FROM).resolve().is_relative_to(OUT.resolve()):
+    path = bpe.HERE / str(START_FROM)
+    if START_FROM and not path.is_file():
+        raise bpe.unusable(me, "START_FROM", START_FROM, f"None, or a file; not {path}")
+    if START_FROM and path.resolve().is_relative_to(OUT.resolve()):
         what = f"START_FROM = {START_FROM!r} is in the folder that this run writes to."
         why = "Move that run away, and name its new place in START_FROM:"
         raise bpe.stop(what, why, move_command(then=""))
@@ -531,11 +527,11 @@ def read_inputs():  # -> (model, tokenizer, [Tokens to train on, to validate on]
     tokenizer, tokens = bpe.Tokenizer.load(), []
     meta = bpe.read_json(DATA / "meta.json", "02_prepare.py", "02_prepare/2")
     path = bpe.HERE / START_FROM if START_FROM else MODEL
-    writer = "04_train.py" if START_FROM else "03_model.py"
+    writer = "04_train.py  # with another START_FROM" if START_FROM else "03_model.py"
     model, content = gpt.GPT.load(path, writer, dropout=DROPOUT)
     model.checkpointing = CHECKPOINTING
     bpe.check_tokenizer(meta["tokenizer"], "train.bin", "python 02_prepare.py")
-    again = "Put TEXT of 01 back, name yours in 02; then: python 01_bpe.py"
+    again = "Put 01 back as it was, name your TEXT in 02; then: python 01_bpe.py"
     how = again if START_FROM else "python 03_model.py"
     bpe.check_tokenizer(content["tokenizer"], path.name, how)
     T = model.config.block_size
@@ -603,8 +599,12 @@ def main():
                   "threads": torch.get_num_threads()}
         limit, model = loss_limit(meta), model.to(device)
         trainer = Trainer(model, tokenizer, valid, plan, header, device, state, limit)
-        left = tqdm.format_interval((plan["steps"] - trainer.step) * seconds)
         memory = gpt.peak_megabytes(device)  # nan on Windows
+        began = time.perf_counter()  # of an evaluation, to know how long they take
+        estimate_loss(model, valid, device)
+        sample(model, tokenizer, trainer.prompt, device)
+        seconds += (time.perf_counter() - began) * EVALUATIONS / plan["steps"]
+        left = tqdm.format_interval((plan["steps"] - trainer.step) * seconds)
         print(f"[plan] {left} to go" + f", about {memory:,.0f} MB used" * (memory > 0))
         trainer.train(train)
         print(f"[check] lowest validation loss {trainer.best:.3f}")

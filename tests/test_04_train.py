@@ -12,7 +12,7 @@ import subprocess
 import numpy as np
 import pytest
 import torch
-from conftest import Workshop
+from conftest import ROOT, Workshop
 
 CPU = torch.device("cpu")
 PLAN = {"steps": 10, "max_lr": 1e-3, "accumulate": 1, "micro_batch": 4}
@@ -419,8 +419,10 @@ def test_another_run_in_the_folder_is_refused_and_nothing_is_touched(trained):
         (("F.gelu(", "F.relu("), "the code of 03_model.py"),
         (("# GELU,", "# a comment:"), None),  # only said differently: the same run
         (('"""Attention, then MLP;', '"""First attention, then MLP;'), None),
+        (("    def forward(self", '    """A note."""\n\n    def forward(self'), None),
+        (("# /// script", "\ufeff# /// script"), None),  # as Windows' Notepad saves it
     ],
-    ids=["computation", "comment", "docstring"],
+    ids=["computation", "comment", "docstring", "another docstring", "byte-order mark"],
 )
 def test_an_edit_of_stage_3_ends_a_run_only_if_it_computes_something_else(
     trained, edit, words
@@ -457,6 +459,28 @@ def test_a_run_resumes_with_half_the_micro_batch_and_twice_as_many(finished, rea
     ready.refuses("04_train.py", "MICRO_BATCH x ACCUMULATE x processes (4, now 8)")
 
 
+@pytest.mark.parametrize("script", ["04_train.py", "05_eval.py", "06_sample.py"])
+def test_how_long_idle_threads_spin_is_set_before_torch_is_imported(script):
+    # OpenMP reads it once, at the import; who has set it already keeps their value.
+    text = (ROOT / script).read_text("utf-8")
+    setting = text.index('os.environ.setdefault("GOMP_SPINCOUNT"')
+    assert setting < text.index("    import torch\n")
+    assert setting < text.index('gpt = importlib.import_module("03_model")')
+
+
+def test_the_time_left_includes_the_evaluations(ready):
+    # Sixty steps take a second or two here. Each of the three evaluations takes ten.
+    script = ready.folder / "04_train.py"
+    text = script.read_text("utf-8").replace("        trainer.train(train)\n", "")
+    line = "    size, losses = min(16, tokens.count), []\n"
+    assert text.count(line) == 1
+    script.write_text(text.replace(line, line + "    time.sleep(10)\n"), "utf-8")
+    minutes, seconds = re.search(
+        r"\[plan\] (\d+):(\d+) to go", ready.run("04_train.py").stdout
+    ).groups()
+    assert 30 <= 60 * int(minutes) + int(seconds) < 60
+
+
 def stop_at(shop, step):
     """Run stage 4 as if Ctrl-C were pressed during a step; returns its last lines."""
     script = shop.folder / "04_train.py"
@@ -470,7 +494,7 @@ def stop_at(shop, step):
     return done.stderr.strip().splitlines()[-3:]
 
 
-def test_ctrl_c_finishes_the_step_saves_and_says_how_to_resume(ready):
+def test_ctrl_c_finishes_the_step_saves_and_says_how_to_resume(ready, finished):
     lines = stop_at(ready, 25)
     assert lines[0] == "Stopped by Ctrl-C." and "Step 25 of 60 is saved" in lines[1]
     assert lines[2] == "Resume with: python 04_train.py"
@@ -481,6 +505,9 @@ def test_ctrl_c_finishes_the_step_saves_and_says_how_to_resume(ready):
     # The penalty of the 20th step, number 19: 1 - 19 / 30. Stages 5 and 6 keep it.
     assert best["alibi"] == pytest.approx(11 / 30)
     assert best["loss"] == last_of(ready)["rows"][19]["valid_loss"]
+    # Resumed, it ends like a run that nobody stopped.
+    assert ready.run("04_train.py").returncode == 0
+    assert outcome(ready) == outcome(finished[0])
 
 
 # Trains, and dies at a moment of our choice: after as many events as it is told to
@@ -551,6 +578,11 @@ def test_a_finished_model_is_fine_tuned_on_another_text(trained):
     assert trained.run("02_prepare.py").returncode == 0
     trained.edit("04_train.py", START_FROM="artifacts/nothing/best.pt")
     trained.refuses("04_train.py", "artifacts/nothing/best.pt", "Edit START_FROM")
+    for unusable in (f"{base}/log.csv", 123, "~"):
+        # The command must not be the one that has just failed, word for word.
+        trained.edit("04_train.py", START_FROM=unusable)
+        *_, how = trained.refuses("04_train.py", "START_FROM", str(unusable))
+        assert how != "python 04_train.py"
     trained.edit("04_train.py", START_FROM=f"{base}/best.pt")
     done = trained.run("04_train.py")
     assert done.returncode == 0, done.stderr
@@ -567,7 +599,8 @@ def test_a_finished_model_is_fine_tuned_on_another_text(trained):
     trained.edit("01_bpe.py", TEXT="cats.txt", VOCAB_SIZE=270)
     for stage in ("01_bpe.py", "02_prepare.py"):
         assert trained.run(stage).returncode == 0
-    trained.refuses("04_train.py", "best.pt was made with another", "name yours in 02")
+    words = "best.pt was made with another", "name your TEXT in 02"
+    trained.refuses("04_train.py", *words)
 
 
 def test_a_loss_that_diverges_stops_the_run_and_keeps_the_last_good_files(ready):
