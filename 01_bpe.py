@@ -201,8 +201,7 @@ def read_stories(path, separator, begin, end):
         text = data.decode("utf-8").removeprefix("" if begin else "\ufeff")  # drop BOM
     except UnicodeDecodeError as error:
         raise not_utf8(path, data[error.start], begin + error.start) from None
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    for story in re.split(separator, text):
+    for story in re.split(separator, text.replace("\r\n", "\n").replace("\r", "\n")):
         # Drop empty lines before the first line, but keep its indentation.
         if story := re.sub(r"\A\s*\n", "", story.rstrip()):
             yield story
@@ -495,7 +494,7 @@ def read_json(path, writer, format):  # -> dict
         if content["format"] == format:
             return content
         why = f"Its format is {content['format']!r}, but this version reads {format!r}."
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         why = f"It is not a complete JSON file ({type(error).__name__}: {error})."
     raise stop(f"{shown(path)} cannot be used.", why, f"python {writer}")
 

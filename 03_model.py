@@ -343,7 +343,7 @@ def load_checkpoint(path, command):
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen kinds for damaged files
-        why = f"Truncated, or of another kind ({str(error).splitlines()[0][:120]})."
+        why = f"Truncated, or of another kind ({error!r:.120})."
         raise bpe.stop(f"{bpe.shown(path)} cannot be read.", why, command) from None
 
 def available_devices():  # -> [torch.device], the best first
@@ -385,7 +385,7 @@ def read_size(vocab_size):  # SIZE -> GPTConfig; SystemExit if it makes no model
     numbers = SIZES.get(SIZE) if isinstance(SIZE, str) else SIZE
     if not isinstance(numbers, tuple) or len(numbers) != 4:
         bpe.one_of(script, "SIZE", SIZE, [*SIZES, "(blocks, heads, width, context)"])
-    names, lowest = ("blocks", "heads", "width", "context"), (1, 1, 1, 8)
+    names, lowest = ("blocks", "heads", "width", "context"), (1, 1, 2, 8)
     for name, number, low in zip(names, numbers, lowest):
         bpe.in_range(script, f"SIZE's {name}", number, int, low, 8192)
     n_layer, n_head, n_embd, block_size = numbers

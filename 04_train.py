@@ -151,8 +151,7 @@ def get_batch(tokens, n, batch_size):  # -> (B, T) inputs, (B, T) targets
     starts = np.array([tokens.starts(epoch)[i] for epoch, i in places])  # (B,)
     rows = tokens.ids[starts[:, None] + np.arange(tokens.block_size + 1)]  # (B, T + 1)
     rows = torch.from_numpy(rows.astype(np.int64))
-    # SUBTLE: the target of token t is token t + 1; unshifted, the model would learn to
-    # repeat its input, with a loss near 0 and nothing learned.
+    # SUBTLE: the target of token t is token t + 1. Unshifted, it learns only to repeat.
     return rows[:, :-1], rows[:, 1:]
 
 # =============================== 6. Schedule the learning rate, configure the optimizer
@@ -241,13 +240,12 @@ def tune_memory():
         libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: and the heap does not shrink
 
 def choose_device(model, tokens, plan, threads=None):  # -> (device, seconds per step)
-    """DEVICE, or the fastest in a trial; a run that resumes keeps its CPU threads."""
+    """DEVICE, or the fastest, on 1 or all CPU threads; resuming keeps their number."""
     devices, seconds, why = gpt.available_devices(), {}, "the fastest here"
     if DEVICE != "auto":
         devices, why = [d for d in devices if d.type == DEVICE], "set by DEVICE"
     elif WORLD_SIZE > 1:  # all processes must choose the same; Apple GPUs cannot join
         devices = [d for d in devices if d.type != "mps"][:1]
-    # A small model can be faster on a Mac's CPU; and beside busy programs, on 1 thread.
     counts = [threads] if threads else sorted({torch.get_num_threads(), 1})
     for device, count in [(d, n) for d in devices for n in counts]:
         if device.type != "cpu" and count != counts[-1]:
@@ -590,6 +588,8 @@ def main():
     state = find_state(fingerprint)
     if state and state["step"] == plan["steps"]:
         print(f"[note] This run has finished. To start a new one: {move_command()}")
+        how = "cp artifacts/04_train/last.pt artifacts/04_train/best.pt"
+        gpt.load_checkpoint(OUT / "best.pt", how)  # SystemExit if it is damaged or lost
     else:
         device, seconds = choose_device(model, train, plan, state and state["threads"])
         check_device(model, valid, plan, device)

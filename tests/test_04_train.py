@@ -394,6 +394,17 @@ def test_a_finished_run_says_so_and_trains_no_more(trained):
     assert outcome(trained) == before
 
 
+def test_a_best_pt_that_is_damaged_after_the_run_comes_back_from_last_pt(trained):
+    # Stage 5 says to run 04, which has nothing left to train: it must not send back.
+    best, before = trained.folder / "artifacts/04_train/best.pt", outcome(trained)[0]
+    for damage in (best.unlink, lambda: best.write_bytes(b"")):
+        damage()
+        *_, how = trained.refuses("04_train.py", "best.pt cannot be read")
+        subprocess.run(how, shell=True, cwd=trained.folder, check=True)
+        assert "has finished" in trained.run("04_train.py").stdout
+    assert outcome(trained)[0] == before
+
+
 def test_another_run_in_the_folder_is_refused_and_nothing_is_touched(trained):
     before = outcome(trained)
     trained.edit("04_train.py", MAX_LR=0.005, WARMUP=0.1)
