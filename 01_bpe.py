@@ -148,7 +148,8 @@ def find_text(text, script):
 
 def kind_of_items(path, head):  # head: the beginning of the file as str
     """What the items of a file seem to be; lessons/separate.py can read them."""
-    if head[0] in "[{" and re.search(r'"\w+":\s*"', head[:10_000]):
+    begins_json = re.match(r'[\[{]\s*([\[{]|"([^"\\\n]|\\.)*"\s*[:,\]])', head)
+    if begins_json or path.suffix in (".json", ".jsonl"):
         return "JSON record"
     header = re.match(r'("?\w[\w ]*"?[,;\t])+"?\w[\w ]*"?\n', head[:1000])  # id,text
     if path.suffix in (".csv", ".tsv") or header and not re.search(EMPTY_LINE, head):
@@ -158,11 +159,11 @@ def kind_of_items(path, head):  # head: the beginning of the file as str
 def find_separator(path, head):  # head: the beginning of the file, as bytes
     """The regex of what separates stories. SystemExit, with advice, if nothing does."""
     if b"\0" in head:
-        raise not_utf8(path, 0, head.index(0))
+        raise not_utf8(path, head, head.index(0))
     head = head.decode("utf-8-sig", "replace").strip() or " "
-    if "<|endoftext|>" in head:
-        return r"<\|endoftext\|>"
     kind = kind_of_items(path, head)
+    if "<|endoftext|>" in head and kind != "JSON record":
+        return r"<\|endoftext\|>"
     if kind == "line" and (head == " " or re.search(EMPTY_LINE, head)):
         return EMPTY_LINE
     raise stop(f"{path} is one single story: nothing separates it into several.",
@@ -170,11 +171,13 @@ def find_separator(path, head):  # head: the beginning of the file, as bytes
                f" {kind} is a story, this command adds them in a new file for TEXT:",
                f"python lessons/separate.py {shlex.quote(str(path))}")
 
-def not_utf8(path, byte, offset):  # -> SystemExit, for a file in another encoding
-    code = "UTF-16" if byte in (0x00, 0xFE, 0xFF) else "WINDOWS-1252"
-    return stop(f"{path} is not UTF-8 text: byte 0x{byte:02x} at offset {offset:,}.",
-                f"Perhaps it was saved as {code}, or is a binary file.",
-                f"iconv -f {code} -t UTF-8 {shlex.quote(str(path))} > utf8.txt")
+def not_utf8(path, data, at, begin=0):  # -> SystemExit; the file may have another code
+    code = "WINDOWS-1252" if data[:at].isascii() else "UTF-8 -c"  # -c: drop them
+    code = "UTF-16" if data[at] in (0x00, 0xFE, 0xFF) else code
+    what = f"{path} is not UTF-8 text: byte 0x{data[at]:02x} at offset {begin + at:,}."
+    old, new = map(shlex.quote, (str(path), path.name + ".utf8.txt"))
+    return stop(what, "It was saved in another encoding, is damaged, or is no text.",
+                f"iconv -f {code} -t UTF-8 {old} > {new}")
 
 def split_file(path):
     """Cut a file into tasks (path, separator, begin, end); each ends with a story."""
@@ -200,7 +203,7 @@ def read_stories(path, separator, begin, end):
     try:
         text = data.decode("utf-8").removeprefix("" if begin else "\ufeff")  # drop BOM
     except UnicodeDecodeError as error:
-        raise not_utf8(path, data[error.start], begin + error.start) from None
+        raise not_utf8(path, data, error.start, begin) from None
     for story in re.split(separator, text.replace("\r\n", "\n").replace("\r", "\n")):
         # Drop empty lines before the first line, but keep its indentation.
         if story := re.sub(r"\A\s*\n", "", story.rstrip()):
@@ -356,8 +359,7 @@ class Tokenizer:
         """One pre-token -> list of ids: replay the merges in the order of learning."""
         ids, never = [self.byte_id[b] for b in pre_token.encode()], len(self.merges)
         if len(ids) ** 2 > never:
-            # The loop below is quadratic, and DNA or Chinese can run on for megabytes.
-            # There we try each merge once, by replace() in a str of chr(id).
+            # The loop below is quadratic. For DNA, replace() merges a pair at once.
             text = "".join(map(chr, ids))
             for new_id, (a, b) in enumerate(self.merges, start=260):
                 text = text.replace(chr(a) + chr(b), chr(new_id))
@@ -611,7 +613,6 @@ def main():
     print(f"[plan] {VOCAB_SIZE:,} tokens = 4 special + 256 bytes +"
           f" {VOCAB_SIZE - 260:,} merges")
     pre_token_counts = count_text(tasks, count_processes(WORKERS, tasks))
-
     total, different = sum(pre_token_counts.values()), len(pre_token_counts)
     print(f"[start] {total:,} pre-tokens, {different:,} different; the top five:")
     for pre_token, count in pre_token_counts.most_common(5):
@@ -627,7 +628,6 @@ def main():
     cut = "|".join(show(tokenizer.token_bytes[i]) for i in ids)
     print(*[f"  {cut[i : i + 86]}" for i in range(0, len(cut), 86)], sep="\n")
     print(f"  {size:,} bytes became {len(ids):,} tokens: {size / len(ids):.2f} each\n")
-
     check_agreement(tokenizer, pre_token_counts, stories[0])
     text = tokenizer.to_json()
     constants = {"TEXT": TEXT, "VOCAB_SIZE": VOCAB_SIZE, "MIN_FREQUENCY": MIN_FREQUENCY}

@@ -85,10 +85,11 @@ STRAY = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u2060\ufeff\ufffd]")
 # emoji are fine, and so are Thai and Lao letters: these languages have no period.
 # Accents, variation selectors, and joiners (Mn, Mc, Cf) may follow.
 ENDING = regex.compile(
-    r"([^\p{L}\p{N}\p{Pd}\p{Ps}\p{Mn}\p{Mc}\p{Cf},،、，﹐､՝፣]|[\p{Thai}\p{Lao}])"
-    r"[\p{Mn}\p{Mc}\p{Cf}]*\Z"
+    r"([^\s\p{L}\p{N}\p{Pd}\p{Ps}\p{Mn}\p{Mc}\p{Cf},،、，﹐､՝፣]|[\p{Thai}\p{Lao}])"
+    r"[\p{Mn}\p{Mc}\p{Cf}\p{No}]*\Z"
 )
-THE_END = {"the end", "ende", "fin", "fine", "fim", "конец", "終わり", "完"}
+THE_END = {"the end", "ende", "das ende", "fin", "fine", "fim", "einde", "koniec"}
+THE_END |= {"конец", "τέλος", "النهاية", "הסוף", "끝", "終わり", "おわり", "完"}
 
 def fix_mojibake(match):  # a match of MOJIBAKE -> str
     """The original characters, if the match encodes to valid UTF-8; else unchanged."""
@@ -110,7 +111,7 @@ def is_whole(story):  # str -> bool
     >>> [is_whole(end) for end in ("So he", "So,", "Then.", "“Ja.“", "好。", "Bye 👋🏽")]
     [False, False, True, True, True, True]
     """
-    last_line = story.rsplit("\n", 1)[-1].casefold()
+    last_line = story.rsplit("\n", 1)[-1].strip(" —–-").casefold()
     return bool(ENDING.search(story[-20:])) or last_line in THE_END
 
 def clean(story, notes, drop_broken):  # str -> str or None
@@ -336,8 +337,8 @@ def check_split(train, valid, sizes, text_range):
     if len(train) >= MIN_STORIES:
         how = "Add stories that differ from the others"
     elif not marked and path.read_bytes().count(b"\n") > 20 * len(train):
-        new = f"sed G {shlex.quote(str(path))} > lines.txt"
-        how = f"If each line is a story, use lines.txt as TEXT, made by: {new}"
+        old, new = map(shlex.quote, (str(path), path.name + ".lines.txt"))
+        how = f"If each line is a story, TEXT is {new}, made by: sed G {old} > {new}"
     raise bpe.stop(
         f"Only {train.sum()} stories to train on and {valid.sum()} for validation.",
         f"At least {MIN_STORIES} are needed, or long ones with <|endoftext|> between.",

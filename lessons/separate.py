@@ -10,6 +10,8 @@ Of a record or a row, the field with the longest text is the story.
 import csv
 import importlib
 import json
+import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -23,24 +25,30 @@ SCRIPT = "lessons/separate.py"
 
 def read_records(text):  # -> list of str
     """The story of each JSON record: its longest field that is text."""
-    if text.startswith("["):
-        records = json.loads(text)
-    else:
-        records = [json.loads(line) for line in text.splitlines() if line.strip()]
+    decode, records, at = json.JSONDecoder().raw_decode, [], 0
+    while at < len(text):
+        record, at = decode(text, at)
+        records += record if isinstance(record, list) else [record]
+        at = re.compile(r"\s*").match(text, at).end()
+    if len(records) == 1 and isinstance(records[0], dict):  # {"data": [...]}
+        values = list(records[0].values())
+        lists = [v for v in values if isinstance(v, list)]
+        records = max(lists, key=len) if lists else values
+    records = [r if isinstance(r, dict) else {"": r} for r in records]
     lengths = {}  # {field: characters in all records}
     for record in records:
         for field, value in record.items():
             if isinstance(value, str):
                 lengths[field] = lengths.get(field, 0) + len(value)
     longest = max(lengths, key=lengths.get)
-    return [record[longest] for record in records if record.get(longest)]
+    return [r[longest] for r in records if isinstance(r.get(longest), str)]
 
 
 def read_rows(text):  # -> list of str
     """The story of each row but the first, the header: the column with most text."""
     csv.field_size_limit(2**31 - 1)
     header = text.partition("\n")[0]
-    delimiter = max(",;\t", key=header.count)
+    delimiter = max(",;\t|", key=header.count)
     reader = csv.reader(text.splitlines(keepends=True), delimiter=delimiter)
     rows = [row for row in reader if row]
     columns = range(min(map(len, rows)))
@@ -63,11 +71,15 @@ def main():
         stories = READERS.get(kind, str.splitlines)(text)
     except (ValueError, LookupError, AttributeError, TypeError, csv.Error) as error:
         why = f"It cannot be read as UTF-8 text with stories ({str(error)[:150]})."
-        raise bpe.stop(f"{path} was not separated.", why, f"less {path}") from None
+        how = shlex.join(["less", str(path)])
+        raise bpe.stop(f"{path} was not separated.", why, how) from None
+    if out.exists():
+        how = shlex.join(["mv", str(out), f"{out}.old"])
+        raise bpe.stop(f"{out} exists already.", "It would be lost. Move it away:", how)
     stories = [story.strip() for story in stories if story.strip()]
     bpe.write_all({out: "".join(f"{story}\n<|endoftext|>\n" for story in stories)})
     print(f"[wrote] {bpe.shown(out)}: {len(stories):,} stories, one per {kind}")
-    print(f'Next: TEXT = "{bpe.shown(out)}" in 01_bpe.py, then: python 01_bpe.py')
+    print(f"Next: TEXT = {bpe.shown(out)!r} in 01_bpe.py, then: python 01_bpe.py")
 
 
 if __name__ == "__main__":

@@ -646,6 +646,16 @@ FORMS = {  # what a file looks like -> (its text, its name, what the message say
         as_jsonl(s) + "\n\n" + as_jsonl(s[:1]), "a.txt", "JSON record"),
     "a JSON list": lambda s: (
         json.dumps([{"text": t} for t in s], indent=1), "a.json", "JSON record"),
+    "JSON lines of texts": lambda s: (
+        "\n".join(json.dumps([t]) for t in s), "a.txt", "JSON record"),
+    "a list in a JSON object": lambda s: (
+        json.dumps({"from": "us", "data": [{"my text": t} for t in s]}), "a.json",
+        "JSON record"),
+    "JSON lines with a separator inside": lambda s: (
+        as_jsonl([t + "\n<|endoftext|>" for t in s]), "a.txt", "JSON record"),
+    "JSON lines with U+2028 inside": lambda s: (
+        as_jsonl([f"One.\u2028{t}" for t in s], ensure_ascii=False), "a.jsonl",
+        "JSON record"),
     "one story per line": lambda s: ("\n".join(s), "it's.txt", "each line"),
     "CSV": lambda s: (as_csv(s), "a.csv", "row of the table"),
     "CSV called txt": lambda s: (as_csv(s), "a.txt", "row of the table"),
@@ -671,7 +681,10 @@ def test_the_command_that_is_offered_makes_a_text_of_the_file(
     monkeypatch.setattr(sys, "argv", command[1:])
     separate.main()
     made = read_all(bpe, tmp_path / f"{name}.txt")
+    made = [story.removeprefix("One.\u2028") for story in made]
     assert made[: len(stories)] == stories
+    with pytest.raises(SystemExit, match="exists already"):  # it may be another's
+        separate.main()
 
 
 def test_a_book_in_one_piece_is_told_what_separates(bpe, text_file):

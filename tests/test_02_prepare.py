@@ -225,6 +225,8 @@ WHOLE = [
     "Good night 😀", "Love ❤️", "Family 👩‍👩‍👧", "Wave 👋🏽", "Flag 🇩🇪", "Scotland 🏴󠁧󠁢󠁳󠁣󠁴󠁿",
     "Press 3️⃣", "New emoji \U0001fae9", "Bye :)", "_The end_", "return {}", "x = f(y)",
     "And they slept.\n\nThe End", "Sie schliefen.\nENDE", "他们睡了。\n完",
+    "Zasnęli.\nKoniec", "They slept.\n   — The End —", "Κοιμήθηκαν.\nΤΈΛΟΣ",
+    "They slept.¹", "They slept.²³", "They slept.①",  # a note of the publisher's
 ]  # fmt: skip
 BROKEN = [
     "And then the", "He was 5", "And then,", "Then -", "Then —", "She said (", "Und „",

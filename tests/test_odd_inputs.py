@@ -80,8 +80,17 @@ CASES = [
     ("only whitespace", " \n\t\n" * 5000, "nothing but whitespace"),
     ("only separators", END * 2000, "nothing but whitespace"),
     ("a byte-order mark", "\ufeff" + stories(ENGLISH), ""),
-    ("UTF-16", stories(ENGLISH).encode("utf-16"), "saved as UTF-16"),
+    ("UTF-16", stories(ENGLISH).encode("utf-16"), "iconv -f UTF-16"),
     ("Latin-1", stories(SENTENCES["French"]).encode("latin-1"), "not UTF-8"),
+    ("one byte of another encoding", stories(SENTENCES["French"]).encode() + b"caf\xe9",
+     "iconv -f UTF-8 -c"),
+    ("JSON with an odd key", "\n".join(json.dumps({"my story": ENGLISH.format(i)})
+                                      for i in range(300)), "each JSON record is a"),
+    ("JSON that names a separator", "\n".join(
+        json.dumps({"text": ENGLISH.format(i) + END}) for i in range(300)),
+     "each JSON record is a story"),
+    ("lists as lines", "\n".join(json.dumps([ENGLISH.format(i)]) for i in range(300)),
+     "each JSON record is a story"),
     ("cut inside a character", stories(SENTENCES["Greek"]).encode()[:-3], ""),
     ("zero bytes", "\0" * 20_000, "byte 0x00 at offset 0"),
     ("random bytes", random.Random(1).randbytes(20_000), "not UTF-8"),
