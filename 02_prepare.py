@@ -89,7 +89,7 @@ ENDING = regex.compile(
     r"[\p{Mn}\p{Mc}\p{Cf}\p{No}]*\Z"
 )
 THE_END = {"the end", "ende", "das ende", "fin", "fine", "fim", "einde", "koniec"}
-THE_END |= {"конец", "τέλος", "النهاية", "הסוף", "끝", "終わり", "おわり", "完"}
+THE_END |= {"конец", "τέλος".casefold(), "النهاية", "הסוף", "끝", "終わり", "おわり", "完"}
 
 def fix_mojibake(match):  # a match of MOJIBAKE -> str
     """The original characters, if the match encodes to valid UTF-8; else unchanged."""
