@@ -148,7 +148,7 @@ def find_text(text, script):
 
 def kind_of_items(path, head):  # head: the beginning of the file as str
     """What the items of a file seem to be; lessons/separate.py can read them."""
-    begins_json = re.match(r'[\[{]\s*([\[{]|"([^"\\\n]|\\.)*"\s*[:,\]])', head)
+    begins_json = re.match(r'[\[{][\[{\s]*"([^"\\\n]|\\.)*"\s*[:,\]]', head)
     if begins_json or path.suffix in (".json", ".jsonl"):
         return "JSON record"
     header = re.match(r'("?\w[\w ]*"?[,;\t])+"?\w[\w ]*"?\n', head[:1000])  # id,text
@@ -162,7 +162,7 @@ def find_separator(path, head):  # head: the beginning of the file, as bytes
         raise not_utf8(path, head, head.index(0))
     head = head.decode("utf-8-sig", "replace").strip() or " "
     kind = kind_of_items(path, head)
-    if "<|endoftext|>" in head and kind != "JSON record":
+    if "<|endoftext|>" in head and (kind != "JSON record" or "\n<|endoftext|>" in head):
         return r"<\|endoftext\|>"
     if kind == "line" and (head == " " or re.search(EMPTY_LINE, head)):
         return EMPTY_LINE
@@ -172,11 +172,11 @@ def find_separator(path, head):  # head: the beginning of the file, as bytes
                f"python lessons/separate.py {shlex.quote(str(path))}")
 
 def not_utf8(path, data, at, begin=0):  # -> SystemExit; the file may have another code
-    code = "WINDOWS-1252" if data[:at].isascii() else "UTF-8 -c"  # -c: drop them
+    code = "WINDOWS-1252" if data[:at].isascii() else "UTF-8 -c"  # -c skips bad bytes
     code = "UTF-16" if data[at] in (0x00, 0xFE, 0xFF) else code
     what = f"{path} is not UTF-8 text: byte 0x{data[at]:02x} at offset {begin + at:,}."
     old, new = map(shlex.quote, (str(path), path.name + ".utf8.txt"))
-    return stop(what, "It was saved in another encoding, is damaged, or is no text.",
+    return stop(what, "Another encoding, damage, or not text. This makes a new TEXT:",
                 f"iconv -f {code} -t UTF-8 {old} > {new}")
 
 def split_file(path):
@@ -359,7 +359,7 @@ class Tokenizer:
         """One pre-token -> list of ids: replay the merges in the order of learning."""
         ids, never = [self.byte_id[b] for b in pre_token.encode()], len(self.merges)
         if len(ids) ** 2 > never:
-            # The loop below is quadratic. For DNA, replace() merges a pair at once.
+            # The loop below is quadratic, too slow for long runs such as DNA.
             text = "".join(map(chr, ids))
             for new_id, (a, b) in enumerate(self.merges, start=260):
                 text = text.replace(chr(a) + chr(b), chr(new_id))

@@ -83,7 +83,7 @@ STRAY = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u2060\ufeff\ufffd]")
 # A heuristic for how a complete story ends. After a letter (L), digit (N), dash (Pd),
 # opening bracket (Ps), or comma, more must follow. Other punctuation, symbols, and
 # emoji are fine, and so are Thai and Lao letters: these languages have no period.
-# Accents, variation selectors, and joiners (Mn, Mc, Cf) may follow.
+# Accents, variation selectors, joiners (Mn, Mc, Cf), footnote marks (No) may follow.
 ENDING = regex.compile(
     r"([^\s\p{L}\p{N}\p{Pd}\p{Ps}\p{Mn}\p{Mc}\p{Cf},،、，﹐､՝፣]|[\p{Thai}\p{Lao}])"
     r"[\p{Mn}\p{Mc}\p{Cf}\p{No}]*\Z"
@@ -338,7 +338,7 @@ def check_split(train, valid, sizes, text_range):
         how = "Add stories that differ from the others"
     elif not marked and path.read_bytes().count(b"\n") > 20 * len(train):
         old, new = map(shlex.quote, (str(path), path.name + ".lines.txt"))
-        how = f"If each line is a story, TEXT is {new}, made by: sed G {old} > {new}"
+        how = f"If each line is a story, make {new} for TEXT: sed G {old} > {new}"
     raise bpe.stop(
         f"Only {train.sum()} stories to train on and {valid.sum()} for validation.",
         f"At least {MIN_STORIES} are needed, or long ones with <|endoftext|> between.",

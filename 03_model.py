@@ -343,7 +343,7 @@ def load_checkpoint(path, command):
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen kinds for damaged files
-        why = f"Truncated, or of another kind ({error!r:.120})."
+        why = f"Missing, truncated, or of another kind ({error!r:.120})."
         raise bpe.stop(f"{bpe.shown(path)} cannot be read.", why, command) from None
 
 def available_devices():  # -> [torch.device], the best first

@@ -31,7 +31,7 @@ import time
 from functools import partial
 from hashlib import sha256
 
-# Idle threads sleep, not spin: faster beside busy programs. Set before torch (OpenMP).
+# Idle threads soon sleep: faster beside busy programs. OpenMP reads this with torch.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 try:
     # `import 01_bpe` is a syntax error (a name cannot start with a digit), hence:
@@ -112,7 +112,7 @@ def descend(w=0.0, lr=0.1, steps=25):
 class Tokens:
     """A file of token ids, and where its sequences start: at each <BOS>. After a short
     document, the sequence runs on into the next ones. A document longer than T gets
-    further starts, T apart, shifted in each epoch. So every token is a target.
+    further starts, T apart, shifted anew each epoch. The last sequence ends the file.
     """
 
     def __init__(self, path, block_size, seed):
@@ -151,7 +151,7 @@ def get_batch(tokens, n, batch_size):  # -> (B, T) inputs, (B, T) targets
     starts = np.array([tokens.starts(epoch)[i] for epoch, i in places])  # (B,)
     rows = tokens.ids[starts[:, None] + np.arange(tokens.block_size + 1)]  # (B, T + 1)
     rows = torch.from_numpy(rows.astype(np.int64))
-    # SUBTLE: the target of token t is token t + 1. Unshifted, it learns only to repeat.
+    # SUBTLE: token t's target is t + 1. Unshifted, loss nears 0 and nothing is learned.
     return rows[:, :-1], rows[:, 1:]
 
 # =============================== 6. Schedule the learning rate, configure the optimizer
@@ -167,7 +167,7 @@ def get_lr(step, steps, max_lr, warmup):
     return max_lr * max(0, steps - step) / max(1, steps - rising)
 
 def get_alibi(step, steps):
-    """Strength of the distance penalty, fading to 0. Fine-tuning does without it."""
+    """Near tokens first, then all: a curriculum for attention. Not in fine-tuning."""
     return 0.0 if START_FROM or not ALIBI else max(0.0, 1 - step / (ALIBI * steps))
 
 def configure_optimizer(model):
@@ -240,7 +240,7 @@ def tune_memory():
         libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: and the heap does not shrink
 
 def choose_device(model, tokens, plan, threads=None):  # -> (device, seconds per step)
-    """DEVICE, or the fastest, on 1 or all CPU threads; resuming keeps their number."""
+    """DEVICE, or the fastest. Resuming keeps the threads: others round differently."""
     devices, seconds, why = gpt.available_devices(), {}, "the fastest here"
     if DEVICE != "auto":
         devices, why = [d for d in devices if d.type == DEVICE], "set by DEVICE"
@@ -329,9 +329,9 @@ def overfit_one_batch(model, tokens, device, steps=30):
 # ==================================================== 10. Save and resume a run exactly
 def fingerprint_of(model, meta, plan):  # -> {what a run depends on: its value}
     """Left out: device and split of a step, which affect only rounding and dropout."""
-    code = ast.dump(ast.parse((bpe.HERE / "03_model.py").read_bytes()))  # no comments;
-    docs = r"Expr\(value=Constant\(value=(['\"]).*?\1\)\)(, )?"  # no docstrings; and
-    code = re.sub(docs + r"|\w+=\[\], |(, )?\w+=\[\]", "", code)  # 3.13 omits "= []"
+    code = ast.dump(ast.parse((bpe.HERE / "03_model.py").read_bytes()))  # no comments,
+    docs = r"Expr\(value=Constant\(value=(['\"]).*?\1\)\)(, )?"  # no docstrings,
+    code = re.sub(docs + r"|\w+=\[\], |(, )?\w+=\[\]", "", code)  # no [], as in 3.13
     weights = b"".join(w.numpy().tobytes() for w in model.state_dict().values())
     return {"data": meta["train"]["sha256"], "model": sha256(weights).hexdigest(),
             "code": sha256(code.encode()).hexdigest(), "format": FORMAT, "ALIBI": ALIBI,
@@ -358,8 +358,8 @@ def find_state(fingerprint):  # -> content of last.pt, or None: nothing to resum
         return None
     state = gpt.load_checkpoint(paths[0], move_command())
     before = state.get("fingerprint", {})
-    names = {"data": "train.bin (run 02 again)", "code": "the code of 03_model.py",
-             "model": "the first weights (SIZE, SEED: run 03 again; START_FROM)"}
+    names = {"data": "train.bin (of stage 2)", "code": "the code of 03_model.py",
+             "model": "the first weights (model.pt of stage 3, or START_FROM)"}
     changed = [names.get(name) or f"{name} ({before.get(name)}, now {value})"
                for name, value in fingerprint.items() if before.get(name) != value]
     if changed:
@@ -514,7 +514,7 @@ def check_constants():
     bpe.one_of(me, "DEVICE", DEVICE, ["auto", *map(str, gpt.available_devices())])
     path = bpe.HERE / str(START_FROM)
     if START_FROM and not path.is_file():
-        raise bpe.unusable(me, "START_FROM", START_FROM, f"None, or a file; not {path}")
+        raise bpe.unusable(me, "START_FROM", START_FROM, f"None or a file, not {path}")
     if START_FROM and path.resolve().is_relative_to(OUT.resolve()):
         what = f"START_FROM = {START_FROM!r} is in the folder that this run writes to."
         why = "Move that run away, and name its new place in START_FROM:"
@@ -588,8 +588,8 @@ def main():
     state = find_state(fingerprint)
     if state and state["step"] == plan["steps"]:
         print(f"[note] This run has finished. To start a new one: {move_command()}")
-        how = "cp artifacts/04_train/last.pt artifacts/04_train/best.pt"
-        gpt.load_checkpoint(OUT / "best.pt", how)  # SystemExit if it is damaged or lost
+        how = ["cp", *(bpe.shown(OUT / name) for name in ("last.pt", "best.pt"))]
+        gpt.load_checkpoint(OUT / "best.pt", f"Use the last weights: {shlex.join(how)}")
     else:
         device, seconds = choose_device(model, train, plan, state and state["threads"])
         check_device(model, valid, plan, device)
@@ -600,10 +600,10 @@ def main():
         limit, model = loss_limit(meta), model.to(device)
         trainer = Trainer(model, tokenizer, valid, plan, header, device, state, limit)
         memory = gpt.peak_megabytes(device)  # nan on Windows
-        began = time.perf_counter()  # of an evaluation, to know how long they take
-        estimate_loss(model, valid, device)
+        began = time.perf_counter()  # time one evaluation, for the estimate below
+        estimate_loss(model.eval(), valid, device)
         sample(model, tokenizer, trainer.prompt, device)
-        seconds += (time.perf_counter() - began) * EVALUATIONS / plan["steps"]
+        seconds += (time.perf_counter() - began) * min(1, EVALUATIONS / plan["steps"])
         left = tqdm.format_interval((plan["steps"] - trainer.step) * seconds)
         print(f"[plan] {left} to go" + f", about {memory:,.0f} MB used" * (memory > 0))
         trainer.train(train)

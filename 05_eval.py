@@ -261,7 +261,7 @@ def longest_matches(train, stories, n):  # -> [(length, start in story, start in
     return best
 
 def compare_with_training(tokenizer, train, stories, n):  # lists of ids -> [dict]
-    """For each story, its longest match with train, and the fraction of new 4-grams."""
+    """For each story: longest match with train, fraction of 4-grams not in train."""
     rows = [{"text": tokenizer.decode(ids), "ended": ids[-1] == EOS} for ids in stories]
     # Encoded again: the model may have split a word as the tokenizer never would.
     stories = [[BOS, *tokenizer.encode(row["text"]), EOS] for row in rows]
@@ -313,7 +313,7 @@ def check_memorization(model, tokenizer, device, train, valid):  # -> dict
     print(f"[check] {result['copies']} of {total} samples are verbatim copies", end=" ")
     print(f"(95% interval over all temperatures: {low:.0%} to {high:.0%}).")
     print(f"        (a copy: one match is over half of it, and over {longest} tokens;")
-    print("        copies that were changed here and there are missed)")
+    print("        copies with a few words changed are not counted)")
     return result
 
 # ====================================== 8. The grammar: right from first to last word?
@@ -488,7 +488,7 @@ def main():
             grades = bpe.read_json(OUT / "judge.json", "judge.py", "judge/1")
             result["judge"] = grades if grades.get("model") == hashes["model"] else None
         except SystemExit as problem:
-            print("[note] without grades:", str(problem).strip().split("\n")[0])
+            print("[note] no grades in the report:", str(problem).split("\n")[0])
     grammar = load_grammar(text)
     result |= measure_loss(model, device, train, valid, byte_lengths, grammar)
     result |= check_memorization(model, tokenizer, device, train, valid)

@@ -1,7 +1,7 @@
 """Separate: put a line <|endoftext|> between the items of a file, for 01 to read it.
 
-READS   a UTF-8 file in which each item is a story: JSON records (one per line, or one
-        list), the rows of a table (CSV or TSV), or simply lines
+READS   a UTF-8 file in which each item is a story: JSON records (one per line, one
+        list, or an object with a list), the rows of a table (CSV or TSV), or lines
 WRITES  a text beside it, FILE.txt: TEXT in 01_bpe.py can name it
 RUN     python lessons/separate.py FILE
 
@@ -49,7 +49,7 @@ def read_rows(text):  # -> list of str
     csv.field_size_limit(2**31 - 1)
     header = text.partition("\n")[0]
     delimiter = max(",;\t|", key=header.count)
-    reader = csv.reader(text.splitlines(keepends=True), delimiter=delimiter)
+    reader = csv.reader(re.findall(r".*\n|.+", text), delimiter=delimiter)
     rows = [row for row in reader if row]
     columns = range(min(map(len, rows)))
     longest = max(columns, key=lambda column: sum(len(row[column]) for row in rows))
@@ -68,14 +68,14 @@ def main():
     try:
         text = path.read_text("utf-8-sig").strip()
         kind = bpe.kind_of_items(path, text or " ")
-        stories = READERS.get(kind, str.splitlines)(text)
-    except (ValueError, LookupError, AttributeError, TypeError, csv.Error) as error:
+        stories = READERS.get(kind, re.compile(".+").findall)(text)
+    except (ValueError, LookupError, RecursionError, TypeError, csv.Error) as error:
         why = f"It cannot be read as UTF-8 text with stories ({str(error)[:150]})."
         how = shlex.join(["less", str(path)])
         raise bpe.stop(f"{path} was not separated.", why, how) from None
     if out.exists():
         how = shlex.join(["mv", str(out), f"{out}.old"])
-        raise bpe.stop(f"{out} exists already.", "It would be lost. Move it away:", how)
+        raise bpe.stop(f"{out} already exists.", "Move it, then run this again:", how)
     stories = [story.strip() for story in stories if story.strip()]
     bpe.write_all({out: "".join(f"{story}\n<|endoftext|>\n" for story in stories)})
     print(f"[wrote] {bpe.shown(out)}: {len(stories):,} stories, one per {kind}")

@@ -683,7 +683,7 @@ def test_the_command_that_is_offered_makes_a_text_of_the_file(
     made = read_all(bpe, tmp_path / f"{name}.txt")
     made = [story.removeprefix("One.\u2028") for story in made]
     assert made[: len(stories)] == stories
-    with pytest.raises(SystemExit, match="exists already"):  # it may be another's
+    with pytest.raises(SystemExit, match="already exists"):  # it may be another's
         separate.main()
 
 

@@ -490,7 +490,7 @@ def test_damaged_grades_are_left_out_with_a_note(ev, bpe, world, content, capsys
         with pytest.raises(EOFError):
             ev.main()
     graded.unlink()
-    notes = [line for line in capsys.readouterr().out.splitlines() if "grades" in line]
+    notes = [line for line in capsys.readouterr().out.splitlines() if "no grades" in line]
     assert len(notes) == 1 and "judge.json cannot be used" in notes[0]
 
 

@@ -89,6 +89,8 @@ CASES = [
     ("JSON that names a separator", "\n".join(
         json.dumps({"text": ENGLISH.format(i) + END}) for i in range(300)),
      "each JSON record is a story"),
+    ("a text that begins like JSON", '["a", "b"] was on the wall.' + END
+     + stories(ENGLISH), ""),
     ("lists as lines", "\n".join(json.dumps([ENGLISH.format(i)]) for i in range(300)),
      "each JSON record is a story"),
     ("cut inside a character", stories(SENTENCES["Greek"]).encode()[:-3], ""),
