@@ -359,7 +359,7 @@ class Tokenizer:
         """One pre-token -> list of ids: replay the merges in the order of learning."""
         ids, never = [self.byte_id[b] for b in pre_token.encode()], len(self.merges)
         if len(ids) ** 2 > never:
-            # The loop below is quadratic, too slow for long runs such as DNA.
+            # The loop below is quadratic, too slow for DNA. So try each merge once.
             text = "".join(map(chr, ids))
             for new_id, (a, b) in enumerate(self.merges, start=260):
                 text = text.replace(chr(a) + chr(b), chr(new_id))

@@ -166,7 +166,7 @@ def get_lr(step, steps, max_lr, warmup):
         return max_lr * (step + 1) / rising
     return max_lr * max(0, steps - step) / max(1, steps - rising)
 
-def get_alibi(step, steps):
+def get_alibi(step, steps):  # -> strength of the distance penalty, from 1 to 0
     """Near tokens first, then all: a curriculum for attention. Not in fine-tuning."""
     return 0.0 if START_FROM or not ALIBI else max(0.0, 1 - step / (ALIBI * steps))
 
@@ -240,7 +240,7 @@ def tune_memory():
         libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: and the heap does not shrink
 
 def choose_device(model, tokens, plan, threads=None):  # -> (device, seconds per step)
-    """DEVICE, or the fastest. Resuming keeps the threads: others round differently."""
+    """DEVICE, or the fastest. A resumed run keeps its thread count, to round alike."""
     devices, seconds, why = gpt.available_devices(), {}, "the fastest here"
     if DEVICE != "auto":
         devices, why = [d for d in devices if d.type == DEVICE], "set by DEVICE"
