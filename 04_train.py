@@ -159,12 +159,12 @@ def get_lr(step, steps, max_lr, warmup):
     """Linear warmup, then linear decay to 0 after the last step (arXiv 2502.15938).
 
     >>> [round(get_lr(step, 100, 1.0, 0.1), 2) for step in (0, 9, 10, 55, 99)]
-    [0.1, 1.0, 1.0, 0.5, 0.01]
+    [0.1, 1.0, 0.99, 0.49, 0.01]
     """
     rising = max(1, min(round(warmup * steps), steps - 1))
     if step < rising:
         return max_lr * (step + 1) / rising
-    return max_lr * max(0, steps - step) / max(1, steps - rising)
+    return max_lr * max(0, steps - step) / (steps - rising + 1)
 
 def get_alibi(step, steps):  # -> strength of the distance penalty, from 1 to 0
     """Near tokens first, then all: a curriculum for attention. Not in fine-tuning."""

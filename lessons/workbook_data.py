@@ -484,8 +484,8 @@ def get_batch(f, m):
      " steps - 1. In step s the rate is max_lr * (s + 1) / rising.",
      "After the warmup the rate falls; the docstring says in which shape and how far."
      " Work its example for step 55 out by hand.",
-     "A straight line from max_lr at step `rising` to 0 at step `steps`, which is never"
-     " taken: max_lr * (steps - step) / (steps - rising)."],
+     "A straight line from max_lr at step `rising - 1` to 0 at step `steps`, which is"
+     " never taken: max_lr * (steps - step) / (steps - rising + 1)."],
     [("step < rising", "False", "no warmup: the rate should rise in the first steps"),
      ("(step + 1) / rising", "step / rising",
       "the first step has the rate 0, so it is wasted: count from step + 1"),
