@@ -43,12 +43,12 @@ from tqdm import tqdm  # noqa: E402
 # ============================================================= 2. Constants: edit these
 TASTE = "animals"  # what the built-in voter prefers: animals as heroes; or "short"
 VOTES = 240  # of the built-in voter; every sixth is held out: 200 to train on
-BETA = 0.1  # the price of change; 0.01 in a long run: the model drifts far away
+BETA = 0.1  # the price of change; smaller, in a long run: the model drifts further
 EPOCHS = 1  # how often training sees each vote; 5, with MAX_LR 3e-4: stories break
 BATCH = 8  # votes per step; fewer: noisier steps
 MAX_LR = 1e-4  # highest learning rate, 1/60 of 04's: a taste is a small change
-PAIRS = 896  # pairs to vote on; the built-in voter skips two of three
-TEMPERATURE = 0.8  # of these stories; 1.0: even fewer of them are right
+PAIRS = 896  # pairs to vote on; the built-in voter skips about 70%
+TEMPERATURE = 0.8  # of these stories; 1.0: far fewer of them are right
 PROMPT = "Once upon a time"  # how each story begins; "": the model begins by itself
 SEED = 1  # of the random generators; another seed: other stories to vote on
 
