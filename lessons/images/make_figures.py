@@ -246,8 +246,8 @@ def draw_rate(run):
     to_x, to_y = picture.axes((74, 104, 856, 246), end[0], 1.1 * peak[1], *names)
     picture.line([(to_x(x), to_y(y)) for x, y in rate], "blue", 2.5)
     for (x, y), right, down, anchor, words in [
-        (peak, 12, 28, "start", f"{peak[1]:.2g} at the end of the warmup"),
-        (end, 0, -14, "end", f"{end[1]:.2g} at the end"),
+        (peak, 12, -6, "start", f"{peak[1]:.2g} at the end of the warmup"),
+        (end, 0, -34, "end", f"{end[1]:.2g} at the end"),
     ]:
         picture.dot(to_x(x), to_y(y), "blue")
         picture.text(to_x(x) + right, to_y(y) + down, words, size=12, anchor=anchor)
