@@ -1807,7 +1807,7 @@ def parse(plot):
     for line in head.split("\n"):
         names, source = line.split(": ", 1)
         if source.isupper():
-            rows = [row for name in source.split(" + ") for row in TABLES[name]]
+            rows = TABLES[source]
         else:
             rows = [{"": option} for option in source.split(" / ")]
         for name in names.split(", "):

@@ -43,7 +43,7 @@ from tqdm import tqdm  # noqa: E402
 STEPS = 3000  # weight updates; 2000: less time, and more words are missed
 PAIRS = 7  # rows of a batch that are a request and its story, and ...
 PLAIN = 2  # ... rows of train.bin; 0: nothing reminds the model of plain stories
-CUT = 0.8  # fraction of the steps with cut rows; 0.0: fewer pairs, more words missed
+CUT = 0.8  # until then, 2 of 3 batches are cut; 0.0: fewer pairs, more words missed
 SPARE = 8  # drawn but left out, for every PAIRS used; 0: late words are missed
 SAD = 0.15  # fraction of sad endings in training; 0.5: fewer pairs per happy plot
 MAX_LR = 4.5e-3  # highest learning rate; pretraining used 6e-3
@@ -139,7 +139,7 @@ def get_batch(grammar, tokenizer, tokens, n):  # -> (B, T) inputs, (B, T) target
     for request, text, story in requests(grammar, SEED * 10**6 + n, held_out=False):
         row = pair_row(prompt_of(tokenizer, text), tokenizer.encode(story), T)
         # Early words are learned best, so use the pairs whose words come latest. A word
-        # that is cut off teaches nothing (0.9: the request takes some of the row, too).
+        # that is cut off teaches nothing. (0.9 is rough: the request takes space, too.)
         places = [story.find(word) / len(story) for word in request.words]
         late = sum(place for place in places if place < 0.9 / cut)
         pairs += [(late, row)] * (row is not None)
